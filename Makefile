@@ -1,0 +1,54 @@
+# make run: the demo. make test: every check. Each needs Python 3.11+, pip and make, and makes .venv by itself.
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: run test check suite sim bench sync schema lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+CHECKED := src tests tools $(wildcard benchmarks) $(wildcard examples)
+TYPED := src tests tools $(patsubst %/,%,$(dir $(wildcard benchmarks/__init__.py)))
+PYTEST_ARGS ?= -n auto --maxprocesses=4
+
+run: $(STAMP)
+	$(BIN)/meterbook demo
+
+test: check suite
+
+suite: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_sync.py --check
+
+# Random histories against the independent auditor: make sim SEED=42, or make sim HISTORIES=100
+sim: $(STAMP)
+	$(BIN)/python -m tests.simulation $(SEED) $(if $(SEED),,--histories $(or $(HISTORIES),20))
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+sync: $(STAMP)
+	$(BIN)/python tools/generate_sync.py
+
+schema: $(STAMP)
+	$(BIN)/python tools/dump_schema.py
+
+# Exact versions, no index and no host: the same files serve any mirror.
+lock: $(STAMP)
+	$(BIN)/python tools/lock_requirements.py
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "meterbook needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Meterbook beside what it replaces: `python -m benchmarks`. See README.md."""

@@ -1,0 +1,44 @@
+"""Exactly-once usage metering and billing on PostgreSQL.
+
+`meterbook.open` gives a `Book` (asyncio); `meterbook.sync.open` the same without. Errors: `meterbook.errors`.
+"""
+
+from meterbook.book import Book, open
+from meterbook.catalogs import load_catalog
+from meterbook.core.attribution import Attribution
+from meterbook.core.derivation import Derivation, as_data, render
+from meterbook.core.entries import Usage
+from meterbook.core.entry_pages import EntryPage, UsageEntry
+from meterbook.core.period_facts import Period
+from meterbook.core.plans import Catalog, Plan
+from meterbook.core.recorded import Recorded, RecordedEntry
+from meterbook.core.usage_report import UsageReport
+from meterbook.errors import (
+    AttributionUnavailable,
+    InvalidUsage,
+    KeyConflict,
+    MeterbookError,
+)
+
+__all__ = [
+    "Attribution",
+    "AttributionUnavailable",
+    "Book",
+    "Catalog",
+    "Derivation",
+    "EntryPage",
+    "InvalidUsage",
+    "KeyConflict",
+    "MeterbookError",
+    "Period",
+    "Plan",
+    "Recorded",
+    "RecordedEntry",
+    "Usage",
+    "UsageEntry",
+    "UsageReport",
+    "as_data",
+    "load_catalog",
+    "open",
+    "render",
+]

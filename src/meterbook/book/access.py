@@ -1,0 +1,97 @@
+"""What every call of a Book needs: connections, the catalog, the time, and who pays."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool
+
+from meterbook.core.entries import check_entity
+from meterbook.core.plans import Catalog
+from meterbook.errors import ForkedBook, UnknownEntity
+from meterbook.operations.attribute_usage import Attribute, Parties, attribute_usage
+from meterbook.postgres import billing
+from meterbook.postgres.refusals import refusals
+
+Clock = Callable[[], datetime]
+
+
+class LedgerPool(AsyncConnectionPool[AsyncConnection[Any]]):
+    """No connection within the time, or one that breaks between two statements, is a `LedgerUnavailable` too."""
+
+    def __init__(self, conninfo: str, **options: Any) -> None:
+        self._process = os.getpid()
+        super().__init__(conninfo, **options)
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+        """Raises `ForkedBook` in a child process: two that read one socket take each other's answers."""
+        if os.getpid() != self._process:
+            raise ForkedBook
+        with refusals():
+            async with super().connection(timeout) as conn:
+                yield conn
+
+
+@asynccontextmanager
+async def inside(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """In the caller's transaction, begun if it is not yet: what fails is undone alone, what succeeds is committed by the caller.
+
+    psycopg's own `transaction()` would commit where the caller's hasn't begun.
+    """
+    if not conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
+        await billing.begin(conn)
+    async with conn.transaction():
+        yield
+
+
+class LedgerAccess:
+    """Connections are autocommit; a call of several statements opens its own transaction."""
+
+    def __init__(
+        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+    ) -> None:
+        self._pool = pool
+        self._catalog = catalog
+        self._clock = clock
+        self._engine = engine
+        self._billing = billing
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @property
+    def engine(self) -> str:
+        """How the server was reached."""
+        return self._engine
+
+    def _at(self) -> datetime | None:
+        return None if self._clock is None else self._clock()
+
+    def _now(self) -> datetime:
+        """For what is only shown; what is decided uses the database's clock."""
+        return self._at() or datetime.now(UTC)
+
+    def _attribute_on(self, conn: AsyncConnection[Any]) -> Attribute:
+        """On a connection of our own, in autocommit or a short transaction: who waits for a second one may wait for all who do."""
+        return partial(attribute_usage, conn, at=self._at())
+
+    async def _attribute(self, parties: Parties) -> None:
+        async with self._pool.connection() as conn:
+            await attribute_usage(conn, parties, self._at())
+
+    async def _entity_id(self, conn: AsyncConnection[Any], entity: str) -> int:
+        """A user is made known by asking; an organization has to be (`UnknownEntity`)."""
+        found = await billing.find_entity(conn, check_entity(entity))
+        if found is None:
+            await self._attribute_on(conn)(Parties(entities=(entity,)))
+            found = await billing.find_entity(conn, entity)
+        if found is None:
+            raise UnknownEntity(f"{entity} is not known: call put_organization first")
+        return found

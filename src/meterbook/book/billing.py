@@ -1,0 +1,309 @@
+"""The promised calls of the billing engine: limits, holds, credits, charges, closes."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from psycopg import AsyncConnection
+
+from meterbook.book.access import LedgerAccess, inside
+from meterbook.book.sweep import Closed, Failures, close_due, look_at_moved, pass_clocks
+from meterbook.core.admission import Admission, admission_derivation, billing_off, check_failed
+from meterbook.core.derivation import Derivation
+from meterbook.core.ledgers import Billed, Charge, CreditAccount, HoldState, MemberCap, OutboxRow, Swept
+from meterbook.errors import AttributionUnavailable, Denied, Unavailable
+from meterbook.operations import delete_customer
+from meterbook.operations.attribute_usage import ATTEMPTS_MAX, Parties, resolve_attribution
+from meterbook.operations.bill_threshold import bill_threshold
+from meterbook.operations.check_admission import check_admission, read_admission
+from meterbook.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
+from meterbook.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
+from meterbook.operations.hold_spend import HoldTerms, check_hold, find_same_hold, hold_spend
+from meterbook.operations.read_usage import read_usage
+from meterbook.operations.set_limit import set_baseline, set_limit, set_member_cap
+from meterbook.operations.settle_hold import Settled, Settlement, release_hold, settle_hold
+from meterbook.postgres import billing, holds
+
+HOLD_TTL_S = 600
+CHECK_TIMEOUT_S = 5
+"""How long a check waits for a connection before it denies."""
+HOLDS_PER_LIST_MAX = 1000
+
+
+class BillingCalls(LedgerAccess):
+    """The calls of a Book that decide about money."""
+
+    # ------------------------------------------------------------------------------------------------------------ admission
+
+    async def check(self, actor: str, *, workspace: str | None = None) -> Admission:
+        """May this work begin? Never raises for what could not be determined: then it denies, and says that a retry may help.
+
+        Two checks at once may both be allowed; a `hold` can't overshoot.
+        """
+        if not self._billing:
+            return billing_off()
+        try:
+            async with self._pool.connection(CHECK_TIMEOUT_S) as conn:
+                return await check_admission(
+                    conn, actor, workspace, self._catalog, self._attribute_on(conn), self._at()
+                )
+        except Unavailable as error:
+            return check_failed(str(error))
+
+    async def explain_check(self, actor: str, *, workspace: str | None = None) -> Derivation:
+        """Why a check of this actor answers what it answers now. Raises what would make it fail."""
+        async with self._pool.connection() as conn:
+            attribute = self._attribute_on(conn)
+            facts = await read_admission(conn, actor, workspace, self._catalog, attribute, self._at())
+        return admission_derivation(facts)
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        actor: str,
+        *,
+        amount: str | Decimal | int,
+        hold_id: str | None = None,
+        ttl_s: int = HOLD_TTL_S,
+        workspace: str | None = None,
+    ) -> AsyncIterator["Hold"]:
+        """Sets money aside until it is settled, released or `ttl_s` have passed; leaving unsettled releases it. Raises `Denied`."""
+        state = await self.place_hold(actor, amount=amount, hold_id=hold_id, ttl_s=ttl_s, workspace=workspace)
+        held = Hold(self, state)
+        try:
+            yield held
+        finally:
+            if not held.ended:
+                await self.release(state.id)
+
+    async def place_hold(
+        self,
+        actor: str,
+        *,
+        amount: str | Decimal | int,
+        hold_id: str | None = None,
+        ttl_s: int = HOLD_TTL_S,
+        workspace: str | None = None,
+    ) -> HoldState:
+        """The same without a block: `settle` and `release` end it, from whatever process. The same `hold_id` again is the same hold."""
+        wanted_id = hold_id or uuid4().hex
+        wanted = HoldTerms(actor, workspace, check_hold(amount, wanted_id, ttl_s), wanted_id, ttl_s, self._billing)
+        try:
+            return await self._place(wanted)
+        except Unavailable as error:
+            raise Denied(check_failed(str(error))) from error
+
+    async def _place(self, wanted: HoldTerms) -> HoldState:
+        async with self._pool.connection() as conn:
+            known = await find_same_hold(conn, wanted, self._at())
+            if known is not None:
+                return known
+            for _ in range(ATTEMPTS_MAX):
+                try:
+                    async with conn.transaction():
+                        return await hold_spend(conn, wanted, self._catalog, self._at())
+                except AttributionUnavailable:
+                    await resolve_attribution(
+                        conn, self._attribute_on(conn), wanted.actor, wanted.workspace, self._at()
+                    )
+        raise AttributionUnavailable
+
+    async def settle(
+        self,
+        hold_id: str,
+        *,
+        amount: str | Decimal | int,
+        source: str,
+        description: str,
+        event_key: str | None = None,
+        category: str = "model",
+        execution: str | None = None,
+        occurred_at: datetime | None = None,
+        conn: AsyncConnection[Any] | None = None,
+    ) -> Settled:
+        """Records the real cost and ends the hold, together; a dead one's usage is recorded too. Raises `UnknownHold`, `KeyConflict`."""
+        said = Settlement(amount, source, description, event_key, category, execution, occurred_at)
+        if conn is not None:
+            async with inside(conn):
+                return await settle_hold(conn, hold_id, said, self._catalog.currency, self._attribute, self._at())
+        async with self._pool.connection() as own, own.transaction():
+            return await settle_hold(own, hold_id, said, self._catalog.currency, self._attribute_on(own), self._at())
+
+    async def release(self, hold_id: str) -> bool:
+        """True if it ended now. Raises `UnknownHold`."""
+        async with self._pool.connection() as conn:
+            return await release_hold(conn, hold_id, self._at())
+
+    async def holds(self, entity: str, *, limit: int = 100) -> list[HoldState]:
+        """Newest first, ended ones too."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            return await holds.list_holds(conn, entity_id, self._at(), min(limit, HOLDS_PER_LIST_MAX))
+
+    # --------------------------------------------------------------------------------------------------------------- limits
+
+    async def set_limit(self, entity: str, amount: str | Decimal | int, *, by: str | None = None) -> Decimal:
+        """Stores a limit, half up to cents, and gives it. `by`: the user who edits, an operator if None. Raises `LimitRefused`."""
+        async with self._pool.connection() as conn:
+            usage = await read_usage(conn, entity, "current", self._catalog, self._attribute_on(conn), self._at())
+            return await set_limit(conn, usage, amount, by, self._catalog, self._at())
+
+    async def set_member_cap(self, organization: str, user: str, cap: str | Decimal | int | None) -> None:
+        """What a member may use of the organization's period, before any refresh; None: no cap, 0: nothing."""
+        async with self._pool.connection() as conn:
+            await set_member_cap(conn, organization, user, cap)
+
+    async def member_caps(self, organization: str) -> list[MemberCap]:
+        """Every member, by name. Raises `UnknownEntity`."""
+        async with self._pool.connection() as conn:
+            return await billing.list_member_caps(conn, await self._entity_id(conn, f"organization:{organization}"))
+
+    async def block(self, entity: str, *, reason: str, reference: str = "") -> bool:
+        """`payment_failed`, `dispute` or `administrative`; `reference` names the invoice or dispute. True if something changed."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            return await billing.set_block(conn, entity_id, reason, reference, blocked=True, at=self._at())
+
+    async def unblock(self, entity: str, *, reason: str, reference: str = "") -> bool:
+        """Ends that block alone; touches nothing that was billed."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            return await billing.set_block(conn, entity_id, reason, reference, blocked=False, at=self._at())
+
+    async def set_baseline(
+        self, entity: str, amount: str | Decimal | int, *, audit: Sequence[tuple[datetime, str | Decimal | int]] = ()
+    ) -> None:
+        """What a legacy counter held of the running period; `audit` rows give it days. Raises `BaselineRefused`."""
+        async with self._pool.connection() as conn:
+            usage = await read_usage(conn, entity, "current", self._catalog, self._attribute_on(conn), self._at())
+            async with conn.transaction():
+                await set_baseline(conn, usage, amount, audit)
+
+    # -------------------------------------------------------------------------------------------------------------- credits
+
+    async def grant_credit(
+        self,
+        entity: str,
+        *,
+        amount: str | Decimal | int,
+        grant_id: str,
+        source: str = "promotion",
+        priority: int = PRIORITY,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        """Whole cents above 0, once a `grant_id` (False: it was there). Raises `KeyConflict`, `InvalidUsage`."""
+        terms = CreditTerms(amount, grant_id, source, priority, expires_at)
+        async with self._pool.connection() as conn:
+            return await grant_credit(conn, await self._entity_id(conn, entity), terms, self._at())
+
+    async def credits(self, entity: str) -> CreditAccount:
+        """Grants, what is left of each, and what can be spent now."""
+        async with self._pool.connection() as conn:
+            return await read_credits(conn, await self._entity_id(conn, entity), self._now())
+
+    # --------------------------------------------------------------------------------------------------------------- charges
+
+    async def bill_threshold(self, entity: str) -> Billed:
+        """Bills the running period if its unbilled overage has reached the threshold; says why it did not."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            await self._attribute_on(conn)(Parties(entities=(entity,)))
+            async with conn.transaction():
+                return await bill_threshold(conn, entity_id, self._catalog, self._at())
+
+    async def charges(self, entity: str, period: str | int | None = None) -> list[Charge]:
+        """Oldest first; of "current", "last", a period's id, or of all."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            period_id = None
+            if period is not None:
+                usage = await read_usage(conn, entity, period, self._catalog, self._attribute_on(conn), self._at())
+                period_id = usage.period.id
+            return await billing.list_charges(conn, entity_id, period_id)
+
+    async def close(self, entity: str) -> Closed:
+        """Closes what is due of one entity, oldest first."""
+        async with self._pool.connection() as conn:
+            entity_id = await self._entity_id(conn, entity)
+            await self._attribute_on(conn)(Parties(entities=(entity,)))
+            return await close_due(conn, self._catalog, self._at(), entity_id=entity_id)
+
+    async def sweep(self) -> Swept:
+        """Everything that is due now: folds, opens, closes, thresholds, alerts. Idempotent; two at once are safe."""
+        at, failures = self._at(), Failures()
+        async with self._pool.connection() as conn:
+            deltas = 0
+            while True:
+                fold = await compact_deltas(conn, at)
+                deltas += fold.deltas
+                if fold.deltas < DELTAS_PER_FOLD_MAX:
+                    break
+            opened = await pass_clocks(conn, at, failures)
+            closed = await close_due(conn, self._catalog, at, failures)
+            billed, alerts = await look_at_moved(conn, self._catalog, at, failures)
+        return Swept(deltas, opened, closed.closed, closed.deferred, billed, alerts, tuple(failures.said))
+
+    async def outbox(self, entity: str | None = None) -> list[OutboxRow]:
+        """What has to be told to others, oldest first."""
+        async with self._pool.connection() as conn:
+            entity_id = None if entity is None else await self._entity_id(conn, entity)
+            return await billing.list_outbox(conn, entity_id)
+
+    # -------------------------------------------------------------------------------------------------------------- deleting
+
+    async def delete_user(self, user: str) -> None:
+        """Ends their subscription, leaves their organization, erases their id, and no row. Raises `MembershipRefused`, `UnsettledMoney`."""
+        async with self._pool.connection() as conn:
+            await delete_customer.delete_user(conn, user, self._catalog, self._at())
+
+    async def delete_organization(self, organization: str) -> None:
+        """Ends its subscription; members fall back as on leaving. Raises `UnknownEntity`, `UnsettledMoney`."""
+        async with self._pool.connection() as conn:
+            await delete_customer.delete_organization(conn, organization, self._catalog, self._at())
+
+
+class Hold:
+    """Money set aside, inside `async with book.hold(…)`."""
+
+    def __init__(self, book: BillingCalls, state: HoldState) -> None:
+        self._book = book
+        self.state = state
+        self.ended = False
+
+    @property
+    def id(self) -> str:
+        return self.state.id
+
+    async def settle(
+        self,
+        *,
+        amount: str | Decimal | int,
+        source: str,
+        description: str,
+        event_key: str | None = None,
+        category: str = "model",
+        execution: str | None = None,
+        occurred_at: datetime | None = None,
+        conn: AsyncConnection[Any] | None = None,
+    ) -> Settled:
+        settled = await self._book.settle(
+            self.id,
+            amount=amount,
+            source=source,
+            description=description,
+            event_key=event_key,
+            category=category,
+            execution=execution,
+            occurred_at=occurred_at,
+            conn=conn,
+        )
+        self.ended = True
+        return settled
+
+    async def release(self) -> bool:
+        released = await self._book.release(self.id)
+        self.ended = True
+        return released

@@ -1,0 +1,3 @@
+from meterbook.cli.app import main
+
+main()

@@ -1,0 +1,33 @@
+"""The program `meterbook`: its commands, put together."""
+
+import io
+import logging
+import sys
+
+import typer
+
+from meterbook.cli import billing, demo, engine, holding, imports, limits, proof, reading, recording, running
+from meterbook.cli.exits import MEANINGS
+
+_EXIT_CODES = "\n\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
+
+app = typer.Typer(
+    name="meterbook",
+    help="Usage metering and billing on PostgreSQL.",
+    epilog=f"Exit codes:\n\n{_EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+for part in (demo, imports, recording, reading, limits, holding, billing, running, proof, engine):
+    for each in part.app.registered_commands:
+        app.registered_commands.append(each)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Σ shows a question mark, not a traceback
+    # The pool tells each failed attempt; a command tells the failure, once.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    app()

@@ -1,0 +1,67 @@
+"""``meterbook demo``: one made-up month in a real ledger, and what a person wants to see of it."""
+
+import sys
+from time import monotonic
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from meterbook.cli.command import Session, command
+from meterbook.cli.demo_screen import MonthSeen, month_data, show_month
+from meterbook.cli.exits import Exit
+from meterbook.cli.opening import open_demo
+from meterbook.cli.screen import console
+from meterbook.cli.wire import json_text
+from meterbook.demo import cast
+from meterbook.demo.bill import bill_month
+from meterbook.demo.play import DemoClock, play, read_back
+from meterbook.demo.workload import steps
+
+app = typer.Typer()
+
+
+@command(app, "demo", "run")
+async def demo(
+    session: Session,
+    seed: Annotated[int, typer.Option(help="Another seed is another month; give it a --home of its own.")] = cast.SEED,
+) -> Exit:
+    """Play a synthetic month of an AI platform into a ledger of its own, bill it, and show what the ledger says.
+
+    About 28,000 usage entries of 40 made-up people, with retries, conflicts, late reports, streams and corrections,
+    holds, credits and upgrades, and the bills of June 1st. Playing it again adds nothing: every entry is known by its key.
+    """
+    began = monotonic()
+    month = steps(seed)
+    clock = DemoClock()
+    async with open_demo(session, clock) as book:
+        opened = monotonic()
+        with _progress(session) as progress:
+            task = progress.add_task("playing May 2026", total=len(month))
+            played = await play(book, clock, month, lambda done: progress.advance(task, done))
+        recorded = monotonic()
+        billed = await bill_month(book, clock)
+        seen = MonthSeen(
+            played=played,
+            billed=billed,
+            reports=await read_back(book),
+            differences=await book.verify(),
+            seconds_opening=opened - began,
+            seconds_recording=recorded - opened,
+        )
+    if session.json:
+        print(json_text(month_data(seen)))
+    else:
+        show_month(console(), seen, session.home)
+    return Exit.FINDINGS if seen.differences else Exit.DONE
+
+
+def _progress(session: Session) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console(sys.stderr),
+        disable=session.json or not sys.stderr.isatty(),
+        transient=True,
+    )

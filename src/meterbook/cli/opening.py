@@ -1,0 +1,76 @@
+"""Opening the ledger that a command's options name: the embedded one, one by URL, or the demo's."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+
+import meterbook
+from meterbook.book import Book
+from meterbook.catalogs import load_catalog
+from meterbook.cli.command import Session
+from meterbook.demo import cast
+from meterbook.demo.play import DemoClock
+from meterbook.errors import LedgerUnavailable
+from meterbook.postgres.embedded import embedded
+from meterbook.postgres.migrate import migrate
+from meterbook.postgres.refusals import refusals
+
+CONNECT_TIMEOUT_S = 10
+DEMO_FOLDER = "demo"
+
+
+@asynccontextmanager
+async def open_book(session: Session) -> AsyncIterator[Book]:
+    """The embedded ledger is migrated first; one by URL must be."""
+    if session.demo:
+        async with open_demo(session, DemoClock(cast.CLOSED_AT)) as book:
+            yield book
+        return
+    if session.url is not None:
+        await _try_connecting(session.url)
+    async with meterbook.open(session.url, catalog=session.catalog, home=session.home) as book:
+        yield book
+
+
+@asynccontextmanager
+async def open_demo(session: Session, clock: DemoClock) -> AsyncIterator[Book]:
+    """In a folder of its own, never where METERBOOK_URL points: nobody's real ledger gets made-up rows."""
+    async with meterbook.open(None, clock=clock, home=session.home / DEMO_FOLDER) as book:
+        yield book
+
+
+async def migrate_ledger(session: Session) -> list[str]:
+    """Applies what is missing, and names it."""
+    plans = load_catalog(session.catalog)
+    with _server(session) as url, refusals():
+        async with await _connect(url) as conn:
+            return await migrate(conn, currency=plans.currency, free_period=plans.free_period)
+
+
+async def _try_connecting(url: str) -> None:
+    """A pool goes on trying and then can't say why it failed; one connection says it at once."""
+    try:
+        with refusals():
+            async with await _connect(url):
+                pass
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(f"{error}\nIs --url (or METERBOOK_URL) right, and does the server run?") from error
+
+
+async def _connect(url: str) -> AsyncConnection[Any]:
+    return await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+
+
+def _server(session: Session) -> AbstractContextManager[str]:
+    if session.demo:
+        return _embedded(session.home / DEMO_FOLDER)
+    return _embedded(session.home) if session.url is None else nullcontext(session.url)
+
+
+@contextmanager
+def _embedded(home: Path) -> Iterator[str]:
+    with embedded(home) as engine:
+        yield engine.url

@@ -1,0 +1,39 @@
+"""``meterbook verify`` and ``rebuild``: every derived figure against the entries."""
+
+from typing import Annotated
+
+import typer
+
+from meterbook.cli.command import Session, command
+from meterbook.cli.exits import Exit
+from meterbook.cli.opening import open_book
+from meterbook.cli.screen import console
+from meterbook.cli.wire import json_text
+
+DIFFERENCES_SHOWN_MAX = 50
+
+app = typer.Typer()
+
+
+@command(app, "verify")
+async def verify(
+    session: Session,
+    entity: Annotated[
+        str | None, typer.Argument(metavar="[ENTITY]", help="Only this one; else the whole ledger.", show_default=False)
+    ] = None,
+) -> Exit:
+    """Recompute every total from the entries and name each difference: exit code 1 if there is one."""
+    async with open_book(session) as book:
+        differences = await book.verify(entity)
+    if session.json:
+        print(json_text({"differences": differences}))
+    elif not differences:
+        console().print("clean: every derived figure is what its entries add up to")
+    else:
+        on = console()
+        for difference in differences[:DIFFERENCES_SHOWN_MAX]:
+            on.print(str(difference), soft_wrap=True)
+        on.print(
+            f"{len(differences):,} differences; the entries are what counts, `meterbook rebuild` derives the rest anew"
+        )
+    return Exit.FINDINGS if differences else Exit.DONE

@@ -1,0 +1,159 @@
+"""May this work begin? (BEHAVIOUR §8). One order of questions, a stable code, the numbers compared, a sentence for the person."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from meterbook.core.derivation import Derivation, amount_text
+from meterbook.core.money import EXACT, ZERO
+from meterbook.core.usage_report import UsageReport
+
+Code = Literal[
+    "allowed",
+    "billing_off",
+    "actor_blocked",
+    "payment_failed",
+    "dispute",
+    "blocked",
+    "member_cap_reached",
+    "limit_reached",
+    "check_failed",
+]
+Scope = Literal["user", "organization", "member"]
+
+BLOCK_MESSAGES = {
+    "dispute": "A payment of {entity} is disputed; usage is stopped until the dispute is settled.",
+    "payment_failed": "A payment of {entity} failed; usage is stopped until it is paid.",
+    "administrative": "{entity} has been stopped by an administrator.",
+}
+"""In order of precedence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The answer to a check. `used` and `held` are compared, together, with `limit`; unknown (None) where nothing was compared."""
+
+    allowed: bool
+    code: Code
+    message: str
+    scope: Scope
+    entity: str | None
+    used: Decimal | None = None
+    held: Decimal | None = None
+    limit: Decimal | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionFacts:
+    """What a check compares, from one snapshot. `cap` None: the member has none."""
+
+    usage: UsageReport
+    actor_id: int
+    actor_blocked: bool
+    cap: Decimal | None
+    member_total: Decimal
+    member_held: Decimal
+
+
+def admit(facts: AdmissionFacts, wanted: Decimal = ZERO) -> Admission:
+    """`wanted` 0 is a check: denied when used + held reach the limit. More is a hold: granted while used + held + wanted fit in it."""
+    return _blocked(facts) or _capped(facts, wanted) or _limited(facts, wanted)
+
+
+def admission_derivation(facts: AdmissionFacts) -> Derivation:
+    """The questions in the order in which a check asks them, each with the numbers that it compares (§14)."""
+    answer, usage = admit(facts), facts.usage
+    terms = (
+        Derivation("the actor's own block", "yes" if facts.actor_blocked else "none"),
+        Derivation(f"blocks of {usage.entity}", ", ".join(usage.facts.blocks) or "none"),
+        _cap_derivation(facts),
+        _taken_derivation(usage),
+        _limit_derivation(usage),
+    )
+    code = "allowed" if answer.allowed else f"denied: {answer.code}"
+    return Derivation("check", code, answer.message, terms)
+
+
+def _cap_derivation(facts: AdmissionFacts) -> Derivation:
+    if facts.cap is None:
+        return Derivation("member's cap", "none")
+    terms = (
+        Derivation("member's total", facts.member_total, "no refresh"),
+        Derivation("member's holds", facts.member_held),
+    )
+    return Derivation("member's cap", facts.cap, "denied if total + holds ≥ cap", terms)
+
+
+def _taken_derivation(usage: UsageReport) -> Derivation:
+    effective = usage.figure.effective.derivation()
+    taken = EXACT.add(usage.effective, usage.held)
+    terms = effective, Derivation("active holds", usage.held)
+    return Derivation("effective usage + holds", taken, "denied if ≥ limit", terms)
+
+
+def _limit_derivation(usage: UsageReport) -> Derivation:
+    if usage.figure.included is None:
+        return Derivation("limit", usage.limit, f"of plan {usage.period.plan}")
+    terms = (
+        Derivation("stored", ZERO if usage.facts.stored is None else usage.facts.stored),
+        Derivation("included", usage.figure.included),
+        Derivation("credits", usage.facts.credits_for_limit, "left, and spent on this period"),
+    )
+    return Derivation("limit", usage.limit, "max(stored, included + credits)", terms)
+
+
+def billing_off() -> Admission:
+    return Admission(True, "billing_off", "Billing is off: everything is allowed.", "user", None)  # noqa: FBT003
+
+
+def check_failed(why: str) -> Admission:
+    """Fail closed: nothing was compared."""
+    message = f"Whether there is usage left could not be determined ({why}). Please try again."
+    return Admission(False, "check_failed", message, "user", None, retryable=True)  # noqa: FBT003
+
+
+def _blocked(facts: AdmissionFacts) -> Admission | None:
+    entity, scope = facts.usage.entity, _scope(facts.usage)
+    if facts.actor_blocked:
+        return Admission(False, "actor_blocked", "You have been stopped by an administrator.", "user", entity)  # noqa: FBT003
+    for reason, message in BLOCK_MESSAGES.items():
+        if reason in facts.usage.facts.blocks:
+            code: Code = "blocked" if reason == "administrative" else reason  # type: ignore[assignment]  # a key of the table
+            return Admission(False, code, message.format(entity=entity), scope, entity)  # noqa: FBT003
+    return None
+
+
+def _capped(facts: AdmissionFacts, wanted: Decimal) -> Admission | None:
+    if facts.cap is None or _fits(facts.member_total, facts.member_held, wanted, facts.cap):
+        return None
+    used, cap = amount_text(facts.member_total), amount_text(facts.cap)
+    message = f"You have used {used} of the {cap} that your organization lets you use{_needs(wanted)}."
+    numbers = facts.member_total, facts.member_held, facts.cap
+    return Admission(False, "member_cap_reached", message, "member", facts.usage.entity, *numbers)  # noqa: FBT003
+
+
+def _limited(facts: AdmissionFacts, wanted: Decimal) -> Admission:
+    usage, scope = facts.usage, _scope(facts.usage)
+    numbers = usage.effective, usage.held, usage.limit
+    if _fits(*numbers[:2], wanted, usage.limit):
+        left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, usage.held))
+        return Admission(True, "allowed", f"{amount_text(left)} is left.", scope, usage.entity, *numbers)  # noqa: FBT003
+    held = f", and {amount_text(usage.held)} is set aside" if usage.held else ""
+    message = (
+        f"{usage.entity} has used {amount_text(usage.effective)} of {amount_text(usage.limit)}{held}{_needs(wanted)}."
+    )
+    return Admission(False, "limit_reached", message, scope, usage.entity, *numbers)  # noqa: FBT003
+
+
+def _needs(wanted: Decimal) -> str:
+    return f"; this work needs {amount_text(wanted)}" if wanted else ""
+
+
+def _fits(used: Decimal, held: Decimal, wanted: Decimal, limit: Decimal) -> bool:
+    taken = EXACT.add(used, held)
+    return EXACT.add(taken, wanted) <= limit if wanted else taken < limit
+
+
+def _scope(usage: UsageReport) -> Scope:
+    return "user" if usage.entity.startswith("user:") else "organization"

@@ -1,0 +1,83 @@
+"""Pages of entries (BEHAVIOUR §5): newest first, by keyset, beside a summary of the whole filter."""
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from meterbook.errors import InvalidCursor
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEntry:
+    """One immutable row of the ledger. `period` is where it is booked; of a late one, `belongs_to` is the closed period it came from."""
+
+    id: str
+    actor: str
+    category: str
+    source: str
+    description: str
+    amount: Decimal
+    occurred_at: datetime
+    recorded_at: datetime
+    period: int
+    belongs_to: int | None
+    workspace: str | None
+    workflow: str | None
+    execution: str | None
+    source_reference: str | None
+    line: str | None
+    corrects: str | None
+    reason: str | None
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySummary:
+    """Of the whole filter, not of the page."""
+
+    count: int
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPage:
+    """`next_cursor` is None on the last page; `summary` is None if it was not asked for."""
+
+    entries: tuple[UsageEntry, ...]
+    next_cursor: str | None
+    summary: EntrySummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """None filters nothing. `[start, end)` is of occurred at; `period` is where entries are booked."""
+
+    actor: str | None = None
+    workspace: str | None = None
+    source: str | None = None
+    category: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    period: int | None = None
+
+
+def cursor_after(entry: UsageEntry) -> str:
+    said = json.dumps([entry.recorded_at.isoformat(), entry.id], separators=(",", ":"))
+    return urlsafe_b64encode(said.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    """Raises `InvalidCursor` for what no page gave out."""
+    try:
+        recorded_at, entry = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        after = datetime.fromisoformat(recorded_at), str(UUID(entry))
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidCursor from None
+    if after[0].utcoffset() is None:
+        raise InvalidCursor
+    return after

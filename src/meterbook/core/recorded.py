@@ -1,0 +1,59 @@
+"""What recording answers."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from meterbook.errors import Problem
+
+Outcome = Literal["inserted", "replayed", "unchanged"]
+
+
+class Answer(NamedTuple):
+    """The type meterbook.recorded: what became of one entry, `n` from 1. Outcomes are listed at the type."""
+
+    n: int
+    key: str
+    outcome: str
+    entity: str | None
+    period: int | None
+    belongs_to: int | None
+    amount: Decimal
+    recorded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEntry:
+    """One entry as the ledger has it. Of a late one, `belongs_to` is the closed period, `period` the open one that bears it."""
+
+    id: str
+    outcome: Outcome
+    entity: str
+    period: int
+    belongs_to: int | None
+    amount: Decimal
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a call: entries inserted now and replayed, the amount inserted, and the entries in the call's order.
+
+    Entries of amount 0 are accepted, write nothing and are not listed.
+    """
+
+    inserted: int
+    replayed: int
+    amount: Decimal
+    entries: tuple[RecordedEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRecorded:
+    """What became of a bulk: entries inserted now and replayed, the amount inserted, and the entries refused, by their index."""
+
+    inserted: int
+    replayed: int
+    amount: Decimal
+    problems: tuple[Problem, ...]

@@ -1,0 +1,61 @@
+"""The daily refresh: a use-it-or-lose-it allowance for each day of a period (BEHAVIOUR §6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import reduce
+
+from meterbook.core.derivation import Derivation, amount_text
+from meterbook.core.instants import utc
+from meterbook.core.money import EXACT, ZERO
+
+_DAY = timedelta(days=1)
+_INSTANT = timedelta(microseconds=1)
+
+
+def day_bucket(occurred_at: datetime, period_start: datetime, period_end: datetime) -> int:
+    """Which 24 hours of `[start, end)`, counted from its start and not from midnight, bear this usage.
+
+    What happened before the period counts in bucket 0, what happened after it in the last one.
+    """
+    start, end = utc(period_start), utc(period_end)
+    if end <= start:
+        raise ValueError(f"a period ends after it starts, not [{start}, {end})")
+    last_bucket = (end - _INSTANT - start) // _DAY
+    return min(max((utc(occurred_at) - start) // _DAY, 0), last_bucket)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRefresh:
+    day: int
+    cost: Decimal
+    refresh: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What was refreshed in one period, with the days it came from; no days on a plan without a refresh."""
+
+    per_day: Decimal
+    total: Decimal
+    days: tuple[DayRefresh, ...] = ()
+
+    def derivation(self) -> Derivation:
+        if not self.per_day:
+            return Derivation("daily refresh", self.total, "none in this period")
+        most = amount_text(self.per_day)
+        days = (
+            Derivation(f"day {day.day}", day.refresh, f"clamp({amount_text(day.cost)}, 0, {most})") for day in self.days
+        )
+        return Derivation("daily refresh", self.total, f"Σ over days of clamp(cost, 0, {most})", tuple(days))
+
+
+def daily_refresh(cost_by_day: Mapping[int, Decimal], refresh_per_day: Decimal) -> Refresh:
+    """`Σ over days of clamp(cost, 0, refresh_per_day)`: a day that corrections made negative adds nothing."""
+    if not refresh_per_day:
+        return Refresh(ZERO, ZERO)
+    days = tuple(
+        DayRefresh(day, cost, min(max(cost, ZERO), refresh_per_day)) for day, cost in sorted(cost_by_day.items())
+    )
+    return Refresh(refresh_per_day, reduce(EXACT.add, (day.refresh for day in days), ZERO), days)

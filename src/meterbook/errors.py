@@ -1,0 +1,270 @@
+"""Every refusal, drawn as a tree. `code` is stable and public; `retryable` says whether the same call may succeed later.
+
+MeterbookError
+├── InvalidRequest             what the caller said can't be: nothing was written, the same call will fail again
+│   ├── InvalidUsage           entries that are no usage; names every bad entry and why
+│   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
+│   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
+│   ├── CorrectionRefused      below zero, or of a correction
+│   ├── LimitRefused · BaselineRefused · UnknownHold · UnsettledMoney
+│   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
+│   ├── ForkedBook             a Book used in another process than the one that opened it
+│   └── WrongLedger            another currency or kind of free period than the ledger's
+├── KeyConflict                a key was used for something else; carries both versions
+├── Denied                     a hold that was not granted; carries the admission
+└── Unavailable                could not be determined or written now; nothing was written; retry
+    ├── AttributionUnavailable who pays, or for which period
+    ├── InProgress             another writer of the same key has not finished
+    ├── TransactionConflict    a serialization failure or a deadlock: repeat the whole transaction
+    ├── Overloaded             the recorder's queue is full
+    ├── LedgerUnavailable      the database can't be reached, or is not migrated
+    └── EngineUnavailable      no PostgreSQL could be started here
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meterbook.core.admission import Admission
+
+
+class MeterbookError(Exception):
+    """Something went wrong."""
+
+    code = "error"
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class InvalidRequest(MeterbookError):
+    """The request can't be carried out as it stands."""
+
+    code = "invalid_request"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one entry of a call: its position from 0, the field, a stable code, a sentence."""
+
+    index: int
+    field: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"entry {self.index}: {self.field}: {self.message}"
+
+
+class InvalidUsage(InvalidRequest):
+    """One or more entries can't be recorded; nothing of the call was written."""
+
+    code = "invalid_usage"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+class InvalidCatalog(InvalidRequest):
+    """The catalog of plans has mistakes."""
+
+    code = "invalid_catalog"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnknownPlan(InvalidRequest):
+    """A plan that the catalog doesn't have: an error to fix, never the free plan."""
+
+    code = "unknown_plan"
+
+    def __init__(self, plan: str, known: Sequence[str]) -> None:
+        self.plan, self.known = plan, tuple(known)
+        super().__init__(f"plan {plan!r} is not in the catalog; it has {', '.join(self.known)}")
+
+
+class UnknownInterval(InvalidRequest):
+    """A billing interval that is no whole number of months."""
+
+    code = "unknown_interval"
+
+    def __init__(self, interval: str) -> None:
+        self.interval = interval
+        super().__init__(f"interval {interval!r} is not a whole number of months or years")
+
+
+class UnknownEntity(InvalidRequest):
+    """An organization or workspace that was never made known."""
+
+    code = "unknown_entity"
+
+
+class UnknownPeriod(InvalidRequest):
+    """The entity has no such period."""
+
+    code = "unknown_period"
+
+    def __init__(self, entity: str, period: object) -> None:
+        self.entity, self.period = entity, period
+        super().__init__(f"{entity} has no period {period!r}")
+
+
+class UnknownEntry(InvalidRequest):
+    """No entry has this id."""
+
+    code = "unknown_entry"
+
+    def __init__(self, entry: str) -> None:
+        self.entry = entry
+        super().__init__(f"no entry has the id {entry!r}")
+
+
+class InvalidCursor(InvalidRequest):
+    """A cursor that no page gave out."""
+
+    code = "invalid_cursor"
+
+
+class CorrectionRefused(InvalidRequest):
+    """An entry and its corrections never fall below zero, and a correction is not itself corrected."""
+
+    code = "correction_refused"
+
+
+class MembershipRefused(InvalidRequest):
+    """One organization a user; the owner stays until the ownership is transferred."""
+
+    code = "membership_refused"
+
+
+class LimitRefused(InvalidRequest):
+    """The stored limit may not be set to this, or not by this person."""
+
+    code = "limit_refused"
+
+
+class BaselineRefused(InvalidRequest):
+    """The baseline of a closed period never changes."""
+
+    code = "baseline_refused"
+
+
+class UnknownHold(InvalidRequest):
+    """No hold has this id."""
+
+    code = "unknown_hold"
+
+
+class UnsettledMoney(InvalidRequest):
+    """Money of this entity can't be addressed: mend its Stripe ids or its owner first."""
+
+    code = "unsettled_money"
+
+
+class ForkedBook(InvalidRequest):
+    """A Book serves the process that opened it alone; open one after the fork."""
+
+    code = "forked_book"
+
+
+class WrongLedger(InvalidRequest):
+    """The catalog doesn't fit this ledger."""
+
+    code = "wrong_ledger"
+
+
+def _said(value: str | Decimal | int | None) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One key, two versions: what its first writer said, and what was said now. Amounts are exact."""
+
+    index: int
+    entry: str
+    first: Mapping[str, str | Decimal | int | None]
+    now: Mapping[str, str | Decimal | int | None]
+
+    def __str__(self) -> str:
+        differing = (name for name in self.now if self.now[name] is not None and self.now[name] != self.first.get(name))
+        shown = ", ".join(
+            f"{name} {_said(self.first.get(name))} then, {_said(self.now[name])} now" for name in differing
+        )
+        return f"entry {self.index}: its key was used for something else ({shown})"
+
+
+class KeyConflict(MeterbookError):
+    """A key was used again for something else; nothing was written. Use a new key, or correct the first entry."""
+
+    code = "key_conflict"
+
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__("; ".join(map(str, self.conflicts)))
+
+
+class Denied(MeterbookError):
+    """There is not enough left for this work."""
+
+    code = "denied"
+
+    def __init__(self, admission: "Admission") -> None:
+        self.admission = admission
+        self.retryable = admission.retryable
+        super().__init__(admission.message)
+
+
+class Unavailable(MeterbookError):
+    """It could not be done now and nothing was written; try again."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class AttributionUnavailable(Unavailable):
+    """Who pays, or for which period, could not be determined; nothing was written, try again.
+
+    In a caller's transaction above READ COMMITTED only a new transaction sees what was made known meanwhile.
+    """
+
+    code = "attribution_unavailable"
+
+
+class InProgress(Unavailable):
+    """Another writer of the same key has not finished; nothing was written, try again."""
+
+    code = "in_progress"
+
+
+class TransactionConflict(Unavailable):
+    """PostgreSQL asks to repeat the whole transaction (serialization failure or deadlock)."""
+
+    code = "transaction_conflict"
+
+
+class Overloaded(Unavailable):
+    """More usage is waiting than the recorder may hold; try again."""
+
+    code = "overloaded"
+
+
+class LedgerUnavailable(Unavailable):
+    """The database can't be reached or doesn't answer; try again.
+
+    If the answer to a commit was lost, it may have been written all the same: the key makes the retry safe.
+    """
+
+    code = "ledger_unavailable"
+
+
+class EngineUnavailable(Unavailable):
+    """No PostgreSQL can be started here."""
+
+    code = "engine_unavailable"

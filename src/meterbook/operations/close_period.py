@@ -1,0 +1,94 @@
+"""Closes a period by the clock (BEHAVIOUR §10): fenced in one transaction, so that recordings treat it as closed; sealed in another.
+
+Idempotent: whoever comes second finds it closed. Only a charge that can't be addressed defers it.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg import AsyncConnection
+
+from meterbook.core.charges import final_bill
+from meterbook.core.give_back import given_back_at_close
+from meterbook.core.plans import Catalog
+from meterbook.core.usage_report import UsageReport
+from meterbook.operations.read_usage import read_report
+from meterbook.postgres import billing
+
+Outcome = Literal["fenced", "closed", "deferred", "nothing_to_do"]
+"""`nothing_to_do`: somebody closed it meanwhile, or its end was moved."""
+CORRECTION_PRIORITY = 50
+"""The priority of credit that is given back; the same as a grant's that names none."""
+
+
+async def fence_period(
+    conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
+) -> Outcome:
+    """The first transaction: `fenced`, or `deferred`, and somebody is told once."""
+    state = await billing.lock_period(conn, entity_id, period_id)
+    usage = await read_report(conn, entity_id, period_id, catalog, at)
+    if state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
+        return "nothing_to_do"
+    bill = final_bill(usage, catalog)
+    if bill.reason is not None:
+        await billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
+        return "deferred"
+    await billing.fence_period(conn, entity_id, period_id)
+    return "fenced"
+
+
+async def seal_period(
+    conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
+) -> Outcome:
+    """The second, at READ COMMITTED: `closed`, or `deferred` after all, and it takes entries again."""
+    await billing.lock_fold(conn)
+    state = await billing.lock_period(conn, entity_id, period_id)
+    if state != "sealing":
+        return "nothing_to_do"
+    await billing.fold_period(conn, entity_id, period_id)
+    usage = await read_report(conn, entity_id, period_id, catalog, at)
+    bill = final_bill(usage, catalog)
+    if bill.reason is not None:
+        await billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
+        return "deferred"
+    if not bill.is_empty:
+        await billing.write_bill(conn, usage.facts, "final", bill, usage.overage)
+    final_cents = bill.charged_cents + bill.credits_cents
+    await _seal(conn, usage, await _give_back(conn, usage, catalog, final_cents))
+    return "closed"
+
+
+async def _give_back(conn: AsyncConnection[Any], usage: UsageReport, catalog: Catalog, final_cents: int) -> int:
+    """What negative corrections took out of what was already billed comes back as credit, once."""
+    facts = usage.facts
+    corrections = await billing.list_corrections(conn, facts.entity_id, facts.period.id)
+    cents = given_back_at_close(usage, catalog.plan(facts.period.plan), corrections, final_cents)
+    if cents:
+        await billing.grant_credit(
+            conn,
+            facts.entity_id,
+            f"close:{facts.entity_id}:{facts.period.id}",
+            cents,
+            "correction",
+            priority=CORRECTION_PRIORITY,
+            expires_at=None,
+            period_id=facts.period.id,
+            at=facts.at,
+        )
+    return cents
+
+
+async def _seal(conn: AsyncConnection[Any], usage: UsageReport, given_back_cents: int) -> None:
+    await billing.seal_period(
+        conn,
+        {
+            "entity_id": usage.facts.entity_id,
+            "period_id": usage.period.id,
+            "baseline": usage.baseline,
+            "refresh": usage.refresh,
+            "effective": usage.effective,
+            "overage": usage.overage,
+            "given_back": given_back_cents,
+            "at": usage.facts.at,
+        },
+    )

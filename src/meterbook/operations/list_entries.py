@@ -1,0 +1,57 @@
+"""Pages through an entity's entries (BEHAVIOUR §5)."""
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from meterbook.core.entries import check_entity, check_text, is_id
+from meterbook.core.entry_pages import EntryFilter, EntryPage, EntrySummary, UsageEntry, cursor_after, read_cursor
+from meterbook.errors import InvalidUsage, Problem
+from meterbook.postgres import reading
+
+ENTRIES_PER_PAGE_MAX = 1000
+
+
+async def list_entries(
+    conn: AsyncConnection[Any], entity: str, wanted: EntryFilter, limit: int, cursor: str | None, *, summary: bool
+) -> EntryPage:
+    """Raises `InvalidCursor`, `InvalidUsage` (a limit out of range, a naive time)."""
+    check_entity(entity)
+    _check(wanted, limit)
+    after_time, after_key = (None, None) if cursor is None else read_cursor(cursor)
+    rows = await reading.list_entries(
+        conn,
+        {
+            **reading.named(entity),
+            **{name: getattr(wanted, name) for name in EntryFilter.__dataclass_fields__},
+            "after_time": after_time,
+            "after_key": after_key,
+            "rows": limit + 1,
+            "summary": summary,
+        },
+    )
+    whole = EntrySummary(rows[0]["entries"], rows[0]["summed"]) if summary else None
+    entries = tuple(_entry(row) for row in rows[:limit] if row["id"] is not None)
+    return EntryPage(entries, cursor_after(entries[-1]) if len(rows) > limit else None, whole)
+
+
+def _entry(row: dict[str, Any]) -> UsageEntry:
+    return UsageEntry(**{name: row[name] for name in UsageEntry.__dataclass_fields__})
+
+
+def _check(wanted: EntryFilter, limit: int) -> None:
+    for name in ("actor", "workspace", "source", "category"):
+        if getattr(wanted, name) is not None:
+            check_text(name, getattr(wanted, name))
+    problems = [
+        Problem(0, name, "naive_time", "is no datetime with a time zone")
+        for name in ("start", "end")
+        if (at := getattr(wanted, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
+    ]
+    if not (wanted.period is None or is_id(wanted.period)):
+        problems.append(Problem(0, "period", "invalid_period", "pass the id of a period, a whole number"))
+    if not (is_id(limit) and 1 <= limit <= ENTRIES_PER_PAGE_MAX):
+        problems.append(Problem(0, "limit", "invalid_limit", f"{limit!r} is not between 1 and {ENTRIES_PER_PAGE_MAX}"))
+    if problems:
+        raise InvalidUsage(problems)

@@ -1,0 +1,52 @@
+"""Edits of limits and caps, blocks, and baselines (BEHAVIOUR §8, §13)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from meterbook.core.baselines import dated_baseline
+from meterbook.core.entries import check_amount, check_text
+from meterbook.core.limits import edit_refusal
+from meterbook.core.money import cents
+from meterbook.core.plans import Catalog
+from meterbook.core.usage_report import UsageReport
+from meterbook.errors import LimitRefused
+from meterbook.postgres import billing, reading
+
+
+async def set_limit(
+    conn: AsyncConnection[Any],
+    usage: UsageReport,
+    amount: object,
+    by: str | None,
+    catalog: Catalog,
+    at: datetime | None,
+) -> Decimal:
+    """Stores a limit, half up to cents, and gives it. `by`: the user who edits; None: an operator. Raises `LimitRefused`."""
+    stored = Decimal(cents(check_amount(amount))).scaleb(-2)
+    role = None if by is None else await reading.find_role(conn, usage.entity, by)
+    refusal = edit_refusal(usage.facts, catalog.plan(usage.period.plan), stored, by_operator=by is None, role=role)
+    if refusal is not None:
+        raise LimitRefused(refusal)
+    await billing.set_limit(conn, usage.facts.entity_id, stored, by, at)
+    return stored
+
+
+async def set_member_cap(conn: AsyncConnection[Any], organization: str, user: str, cap: object) -> None:
+    """None: no cap; 0: nothing. Raises `MembershipRefused` for somebody who is no member."""
+    check_text("organization", organization)
+    check_text("user", user)
+    await billing.set_member_cap(conn, organization, user, None if cap is None else check_amount(cap))
+
+
+async def set_baseline(
+    conn: AsyncConnection[Any], usage: UsageReport, amount: object, audit: Sequence[tuple[datetime, object]]
+) -> None:
+    """What a legacy counter held of the running period; `audit` rows give it days, oldest first, until it is used up."""
+    total = check_amount(amount)
+    rows = [(occurred_at, check_amount(cost)) for occurred_at, cost in audit]
+    by_day = dated_baseline(total, rows, usage.period.starts_at, usage.period.ends_at)
+    await billing.set_baseline(conn, usage.facts, total, by_day)

@@ -1,0 +1,75 @@
+"""From the JSON of meterbook.period_terms to facts. Amounts travel as strings, so that nothing is lost on the way."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from meterbook.core.admission import AdmissionFacts
+from meterbook.core.credits import Grant
+from meterbook.core.money import ZERO
+from meterbook.core.period_facts import Addressee, Period, PeriodFacts, Term
+from meterbook.core.plans import Catalog
+from meterbook.core.usage_report import report
+
+
+def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
+    return PeriodFacts(
+        _time(said["at"]),
+        said["entity"],
+        said["entity_id"],
+        period_of(said),
+        tuple(
+            sorted(Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"])
+        ),
+        _amount(said["baseline"]) or ZERO,
+        {day: Decimal(amount) for day, amount in said["baseline_days"]},
+        _amount(said["stored"]),
+        said["charged_cents"],
+        said["credits_cents"],
+        said["written_off_cents"],
+        tuple(_grant(*grant) for grant in said["grants"]),
+        Decimal(said["held"]),
+        tuple(said["blocks"]),
+        _amount(said["included_now"]),
+        Addressee(said["status"], said["stripe_customer"], said["stripe_subscription"], said["has_owner"]),
+    )
+
+
+def period_of(said: Mapping[str, Any]) -> Period:
+    return Period(
+        said["id"],
+        said["kind"],
+        _time(said["starts_at"]),
+        _time(said["ends_at"]),
+        said["plan"],
+        said["seats"],
+        _amount(said["included"]),
+        Decimal(said["refresh_per_day"]),
+        said["state"],
+    )
+
+
+def admission_facts_of(said: Mapping[str, Any], catalog: Catalog) -> AdmissionFacts:
+    facts = facts_of(said["period"])
+    usage = report(facts, catalog.plan(facts.period.plan))
+    return AdmissionFacts(
+        usage,
+        said["actor_id"],
+        said["actor_blocked"],
+        _amount(said["cap"]),
+        Decimal(said["member_total"]),
+        Decimal(said["member_held"]),
+    )
+
+
+def _grant(grant: int, remaining: int, priority: int, expires_at: str | None, granted_at: str) -> Grant:
+    return Grant(grant, remaining, priority, None if expires_at is None else _time(expires_at), _time(granted_at))
+
+
+def _amount(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,22 @@
+-- name: read_health
+-- What an operator has to know about the server and the ledger on it.
+select current_setting('server_version') as version, current_setting('server_version_num')::integer as version_number,
+       current_database() as database, current_user as "user", current_setting('fsync') as fsync,
+       current_setting('synchronous_commit') as synchronous_commit, current_setting('full_page_writes') as full_page_writes,
+       current_setting('jit') as jit, current_setting('server_encoding') as encoding, current_setting('max_connections') as max_connections,
+       pg_is_in_recovery() as standby, clock_timestamp() as clock
+
+-- name: read_ledger_health
+-- Partitions ahead of now, rows that strayed into the default one, deltas that wait, conflicts noted, roles that are missing.
+select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'meterbook.usage_log'::regclass and c.relname > to_char(coalesce(%(at)s::timestamptz, clock_timestamp()), '"usage_log_y"YYYY"m"MM')
+          and c.relname <> 'usage_log_default') as partitions_ahead,
+       exists (select from meterbook.usage_log_default) as default_has_rows,
+       (select count(*) from meterbook.usage_delta) as deltas,
+       (select min(d.recorded_at) from meterbook.usage_delta d) as oldest_delta,
+       pg_catalog.pg_total_relation_size('meterbook.usage_delta') as delta_bytes,
+       (select count(*) from meterbook.key_conflict) as conflicts,
+       (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer']) wanted
+        where not exists (select from pg_catalog.pg_roles r where r.rolname = wanted)) as roles_missing,
+       (select l.currency from meterbook.ledger l) as currency,
+       (select l.free_period from meterbook.ledger l) as free_period

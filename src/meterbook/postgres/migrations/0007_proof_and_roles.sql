@@ -1,0 +1,142 @@
+-- Proof (BEHAVIOUR §14) and least privilege.
+
+create function meterbook.differences(the_entity bigint default null)
+returns table (claim text, entity_id bigint, period_id bigint, grain text, part text, detail text,
+               ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
+language sql stable set jit = off as $$
+  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
+  with logged as (
+    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where the_entity is null or l.entity_id = the_entity
+    union all
+    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where the_entity is null or d.entity_id = the_entity),
+  rolled as materialized (
+    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
+  grouped as (
+    select g.entity_id, g.period_id,
+           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from logged g
+    group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
+                            (g.entity_id, g.period_id, g.source, g.description))),
+  expected as (                              -- a description beyond the cap is in (other) of its source
+    select g.entity_id, g.period_id, g.grain, g.part,
+           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from grouped g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    group by 1, 2, 3, 4, 5)
+  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
+         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
+  from expected x full join rolled r
+    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
+  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
+  union all
+  select 'every entry has its key, every key its entry', coalesce(k.entity_id, l.entity_id), coalesce(k.period_id, l.period_id), 'key',
+         coalesce(k.key, l.key)::text, '', l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
+  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
+  full join (select l.* from meterbook.usage_log l where the_entity is null or l.entity_id = the_entity) l
+    on l.key = k.key and l.entity_id = k.entity_id and l.recorded_at = k.recorded_at
+  where (k.key is null or l.key is null or (k.period_id, k.belongs_to, k.amount) is distinct from (l.period_id, l.belongs_to, l.amount))
+  union all
+  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
+  from meterbook.usage_log l
+  where (the_entity is null or l.entity_id = the_entity)
+    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
+  union all
+  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), null, 'correction', coalesce(c.key, l.corrects)::text, '', l.amount, c.corrected, l.entries, null
+  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
+             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
+    on l.corrects = c.key and l.entity_id = c.entity_id
+  where c.corrected is distinct from l.amount
+  order by 2, 3, 4, 5, 6
+$$;
+
+create function meterbook.applied_migrations() returns table (number integer, checksum text)
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  select m.number, m.checksum from meterbook.migration m order by m.number
+$$;
+
+create function meterbook.settled() returns table (currency text, free_period text)
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  -- What was decided for good when the ledger was made.
+  select l.currency, l.free_period from meterbook.ledger l
+$$;
+
+create function meterbook.rebuild(the_entity bigint) returns bigint
+language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
+-- Derives an entity's rollups anew from its entries; the deltas that wait stay as they are. Under the fold's lock. Gives the rows made.
+declare made bigint;
+begin
+  perform pg_advisory_xact_lock(5067, 1);
+  delete from meterbook.usage_rollup r where r.entity_id = the_entity;
+  with logged as (
+    select coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where l.entity_id = the_entity
+    union all
+    select d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where d.entity_id = the_entity),
+  grouped as (
+    select g.period_id,
+           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from logged g
+    group by grouping sets ((g.period_id), (g.period_id, g.day), (g.period_id, g.actor_id), (g.period_id, g.source, g.description))
+    having sum(g.entries) > 0),
+  ranked as (
+    select g.*, row_number() over (partition by g.period_id, g.grain order by g.entries desc, g.part, g.detail) as place from grouped g)
+  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
+  select the_entity, r.period_id, r.grain, r.part, case when r.grain = 'description' and r.place > 1000 then '(other)' else r.detail end,
+         sum(r.amount), sum(r.entries), sum(r.digest),
+         case when r.grain = 'total' then (select least(count(*), 1000) from ranked d where d.period_id = r.period_id and d.grain = 'description') else 0 end
+  from ranked r group by r.period_id, r.grain, r.part, 5;
+  get diagnostics made = row_count;
+  return made;
+end $$;
+
+-- -------------------------------------------------------------------------------------------------------------------------- roles
+-- The owner is who migrates. A writer may call the functions and touches no table; a reader reads; an importer may COPY as well.
+
+do $$
+declare wanted text;
+begin
+  foreach wanted in array array['meterbook_writer', 'meterbook_reader', 'meterbook_importer'] loop
+    if not exists (select from pg_roles where rolname = wanted) then
+      begin
+        execute format('create role %I nologin', wanted);
+      exception
+        when duplicate_object or unique_violation then null;   -- another database of this server is migrated at the same moment
+        when insufficient_privilege then
+          raise exception using errcode = 'MB031', message = format('the role %I is missing and this user may not create it', wanted),
+            hint = 'Let an administrator run: create role meterbook_writer; create role meterbook_reader; create role meterbook_importer;';
+      end;
+    end if;
+  end loop;
+end $$;
+
+revoke all on all functions in schema meterbook from public;
+grant usage on schema meterbook to meterbook_writer, meterbook_reader, meterbook_importer;
+
+grant execute on function
+  meterbook.digest_field(text), meterbook.event_key(text), meterbook.fingerprint(text, text, text, text, numeric, text),
+  meterbook.correction_fingerprint(uuid, numeric, text), meterbook.key_weight(uuid), meterbook.entity_id_of(text),
+  meterbook.day_in(timestamptz, timestamptz, timestamptz), meterbook.applied_migrations(), meterbook.settled()
+  to meterbook_writer, meterbook_reader, meterbook_importer;
+grant execute on function
+  meterbook.record_usage, meterbook.record_cumulative, meterbook.correct_entry, meterbook.attribute, meterbook.note_conflicts,
+  meterbook.first_said, meterbook.first_flush, meterbook.resolve, meterbook.parties_of,
+  meterbook.put_subscription, meterbook.put_organization, meterbook.add_member, meterbook.remove_member, meterbook.transfer_ownership,
+  meterbook.put_workspace, meterbook.compact, meterbook.ensure_partitions
+  to meterbook_writer, meterbook_importer;
+grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
+grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.differences,
+  meterbook.payer_of_entry, meterbook.place, meterbook.home_at
+  to meterbook_reader, meterbook_importer;
+grant insert on meterbook.event_key, meterbook.usage_log, meterbook.usage_delta, meterbook.entry_metadata to meterbook_importer;

@@ -1,0 +1,3290 @@
+-- The present: every table, index, constraint, function and privilege, as all migrations leave them on PostgreSQL 18, apart from the
+-- monthly partitions. To read, not to run. Written by tools/dump_schema.py (make schema), compared in tests/migrations.
+
+CREATE SCHEMA meterbook;
+
+CREATE TYPE meterbook.recorded AS (
+	n integer,
+	key uuid,
+	outcome text,
+	entity text,
+	period bigint,
+	belongs_to bigint,
+	amount numeric,
+	recorded_at timestamp with time zone
+);
+
+COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future.';
+
+CREATE FUNCTION meterbook.add_member(organization text, person text, role text DEFAULT 'member'::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+declare
+  moment     timestamptz := coalesce(add_member.at, clock_timestamp());
+  the_entity bigint := meterbook.existing_organization(add_member.organization);
+  the_actor  bigint := meterbook.person(add_member.person);
+begin
+  perform meterbook.lock_members_of(array[the_entity], array[the_actor]);
+  perform meterbook.join_organization(the_entity, the_actor, add_member.role, moment);
+  perform meterbook.settle_payers(array[the_actor], moment);
+end $$;
+
+CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
+  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  payer as materialized (
+    select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
+           exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
+                   where own.external_id = admission_terms.actor and b.reason = 'administrative') as actor_blocked
+    from moment m cross join meterbook.actor a
+    cross join lateral meterbook.payer_of_entry(null, null, admission_terms.workspace, a.payer_id, a.payer_until, m.at) p
+    where a.external_id = admission_terms.actor)
+  select coalesce(
+    (select jsonb_build_object('outcome', 'resolved', 'actor_blocked', p.actor_blocked, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
+       'cap', c.cap::text,
+       'member_total', (select coalesce(sum(u.amount), 0)::text from (
+          select r.amount from meterbook.usage_rollup r where r.entity_id = p.entity_id and r.period_id = p.home_id and r.grain = 'actor'
+            and r.part = p.actor_id::text and r.detail = ''
+          union all select d.amount from meterbook.pending_of(p.entity_id, p.home_id, p.at) d where d.actor_id = p.actor_id) u),
+       'member_held', (select coalesce(sum(h.amount), 0)::text from meterbook.hold h
+          where h.entity_id = p.entity_id and h.actor_id = p.actor_id and h.state = 'active' and h.expires_at > p.at),
+       'period', meterbook.period_terms(p.entity_id, p.home_id, p.at, array['total', 'day']))
+     from payer p left join meterbook.member_cap c on c.organization_id = p.entity_id and c.actor_id = p.actor_id),
+    (select jsonb_build_object('outcome', case when admission_terms.workspace is not null
+       and not exists (select from meterbook.workspace w where w.external_id = admission_terms.workspace) then 'unknown_workspace' else 'unattributed' end)))
+$$;
+
+CREATE FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) RETURNS TABLE(plan text, seats integer, included numeric, refresh_per_day numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- The largest that plan and seats gave at any moment of [starts, ends); plan and seats as they were last (BEHAVIOUR §7).
+  with segment as (
+    select g.*, lead(g.effective_at) over (order by g.effective_at, g.id) as until, row_number() over (order by g.effective_at, g.id) as place
+    from meterbook.subscription_segment g where g.subscription_id = the_subscription),
+  in_force as (
+    select * from segment s where (s.effective_at < ends or s.place = 1) and (s.until is null or s.until > starts))
+  select last.plan, last.seats, case when last.included is not null then (select max(i.included) from in_force i) end, (select max(i.refresh_per_day) from in_force i)
+  from in_force last order by last.place desc limit 1
+$$;
+
+CREATE TABLE meterbook.subscription (
+    id text NOT NULL,
+    owner_id bigint NOT NULL,
+    plan text NOT NULL,
+    plan_rank integer NOT NULL,
+    seats integer NOT NULL,
+    included numeric,
+    refresh_per_day numeric NOT NULL,
+    status text NOT NULL,
+    begins_at timestamp with time zone NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    anchor timestamp with time zone NOT NULL,
+    interval_months integer NOT NULL,
+    cancel_at_period_end boolean NOT NULL,
+    cancelled_by_us boolean DEFAULT false NOT NULL,
+    ended_at timestamp with time zone,
+    stripe_customer text,
+    stripe_subscription text,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT subscription_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
+    CONSTRAINT subscription_interval_positive CHECK ((interval_months > 0)),
+    CONSTRAINT subscription_refresh_is_money CHECK (((refresh_per_day >= (0)::numeric) AND (refresh_per_day < '1000000000000'::numeric))),
+    CONSTRAINT subscription_seats_positive CHECK ((seats > 0)),
+    CONSTRAINT subscription_starts_before_it_ends CHECK ((starts_at < ends_at)),
+    CONSTRAINT subscription_status_is_known CHECK ((status = ANY (ARRAY['active'::text, 'trialing'::text, 'past_due'::text, 'unpaid'::text, 'paused'::text, 'incomplete'::text, 'incomplete_expired'::text, 'canceled'::text]))),
+    CONSTRAINT subscription_times_are_finite CHECK ((isfinite(begins_at) AND isfinite(starts_at) AND isfinite(ends_at) AND isfinite(anchor)))
+);
+
+COMMENT ON COLUMN meterbook.subscription.included IS 'Usage that the plan covers in one period for all seats; null: a plan without overage.';
+
+COMMENT ON COLUMN meterbook.subscription.begins_at IS 'Start of its first period; starts_at and ends_at bound the one that was reported last.';
+
+COMMENT ON COLUMN meterbook.subscription.cancelled_by_us IS 'Set to cancel at its period''s end because the organization pays; taken back on leaving.';
+
+CREATE FUNCTION meterbook.amend_periods(s meterbook.subscription, previous_owner bigint, effective timestamp with time zone, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- What a subscription now says, applied to its periods that still run: a later start, an end, another owner, or a change between a plan
+-- with overage and one without cuts; another end of the same start moves the end; the allowance is recomputed from all that was in force.
+-- What is effective at a period's start, or before, replaces what the clock assumed when it opened the period, and cuts nothing.
+declare
+  p meterbook.billing_period;
+  cut timestamptz;
+  new_end timestamptz;
+begin
+  -- an end that moves behind one that the clock has passed: what the clock opened then begins there
+  update meterbook.billing_period n set starts_at = s.ends_at
+  from meterbook.billing_period b
+  where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
+    and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
+  for p in
+    select b.* from meterbook.billing_period b
+    where b.entity_id in (s.owner_id, previous_owner) and b.subscription_id = s.id and b.state = 'open' order by b.entity_id, b.id for no key update
+  loop
+    cut := least(case when s.starts_at > p.starts_at then s.starts_at end,
+                 s.ended_at,
+                 case when p.entity_id <> s.owner_id or effective > p.starts_at and (p.included is null) <> (s.included is null) then effective end);
+    if cut < p.ends_at then
+      p.ends_at := greatest(cut, p.starts_at + interval '1 microsecond');
+    else
+      new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
+      if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
+         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
+                         and n.starts_at >= p.ends_at and n.starts_at < new_end) then
+        p.ends_at := greatest(new_end, at);
+      end if;
+    end if;
+    if p.entity_id = s.owner_id then
+      select a.plan, a.seats, a.included, a.refresh_per_day into p.plan, p.seats, p.included, p.refresh_per_day
+      from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
+    end if;
+    update meterbook.billing_period b set ends_at = p.ends_at, plan = p.plan, seats = p.seats, included = p.included,
+      refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
+    where b.entity_id = p.entity_id and b.id = p.id;
+  end loop;
+end $$;
+
+CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) RETURNS SETOF meterbook.recorded
+    LANGUAGE sql STABLE
+    AS $$
+  -- Why each entry was not inserted. A key that exists is answered from it, before attribution is looked at.
+  select u.n::integer, u.key,
+    case
+      when k.key is not null and meterbook.same_intent(k, u.fingerprint, u.entity, u.period) then 'replayed'
+      when k.key is not null then 'conflict'
+      else meterbook.refusal(u.actor, u.occurred_at, u.workspace, u.entity, coalesce(u.period, u.payer_period), u.payer_id, at)
+    end,
+    e.kind || ':' || coalesce(e.external_id, '#' || e.id), k.period_id, k.belongs_to, coalesce(k.amount, u.amount), k.recorded_at
+  from unnest(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) with ordinality
+    u(key, fingerprint, actor, amount, occurred_at, workspace, entity, period, payer_id, payer_period, n)
+  left join lateral (select x.* from meterbook.event_key x where x.key = u.key limit 1) k on true
+  left join lateral (select b.* from meterbook.billing_entity b where b.id = coalesce(k.entity_id, u.payer_id) limit 1) e on true
+  order by u.n
+$$;
+
+CREATE FUNCTION meterbook.applied_migrations() RETURNS TABLE(number integer, checksum text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  select m.number, m.checksum from meterbook.migration m order by m.number
+$$;
+
+CREATE FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  delete from meterbook.alert_mark m where m.entity_id = the_entity and m.period_id = the_period
+$$;
+
+CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}'::text[], workspaces text[] DEFAULT '{}'::text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, lock_wait_ms integer DEFAULT 2000) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '2s'
+    SET jit TO 'off'
+    AS $$
+-- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
+-- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
+declare
+  moment timestamptz := coalesce(attribute.at, clock_timestamp());
+  known bigint[];
+  stale bigint[];
+  payers bigint[];
+  name text;
+begin
+  if lock_wait_ms <> 2000 then
+    perform set_config('lock_timeout', lock_wait_ms || 'ms', true);    -- until the function ends
+  end if;
+  for name in
+    select distinct u.name from (select unnest(actors) union select substr(e, 6) from unnest(entities) e where e like 'user:_%') u(name)
+    where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
+  loop
+    perform meterbook.person(name);
+  end loop;
+  select array_agg(a.id), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment) into known, stale
+  from meterbook.actor a where a.external_id = any (actors);
+  if stale is not null then
+    perform meterbook.settle_payers(stale, moment);
+  end if;
+  select array_agg(distinct id order by id) into payers from (
+    select a.payer_id from meterbook.actor a where a.id = any (known)
+    union select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces)
+    union select meterbook.entity_id_of(e) from unnest(entities) e) as p(id)
+  where id is not null and not exists (select from meterbook.period_clock c where c.entity_id = p.id and c.due_at > moment);
+  if payers is not null then
+    perform meterbook.open_periods(payers, moment);
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Claims marks of the limit and tells about one of them, once. True if this call was the one that tells.
+declare new_marks smallint[];
+begin
+  with claimed as (
+    insert into meterbook.alert_mark (entity_id, period_id, mark, claimed_at)
+    select the_entity, the_period, m, claim_marks.at from unnest(marks) m order by m on conflict do nothing returning mark)
+  select coalesce(array_agg(mark), '{}') into new_marks from claimed;
+  if not told = any (new_marks) then return false; end if;
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (the_entity, 'alert', 'mark:' || the_entity || ':' || the_period || ':' || told || ':' || gen_random_uuid(),
+          claim_marks.payload || jsonb_build_object('alert', 'limit_' || told, 'period', the_period), claim_marks.at);
+  return true;
+end $$;
+
+CREATE FUNCTION meterbook.clashes_within(written meterbook.recorded[], keys uuid[], fingerprints uuid[], entities text[], periods bigint[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    AS $$
+  -- Positions whose key was written by this very call, for something else: the same key twice in one call is treated as in two.
+  select coalesce(array_agg(u.n::integer), '{}') from unnest(keys, fingerprints, entities, periods) with ordinality u(key, fingerprint, entity, period, n)
+  join unnest(written) w on w.key = u.key and w.n <> u.n
+  join meterbook.event_key k on k.key = u.key
+  where not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
+$$;
+
+CREATE FUNCTION meterbook.compact(deltas_max integer DEFAULT 50000, at timestamp with time zone DEFAULT NULL::timestamp with time zone, descriptions_max integer DEFAULT 1000) RETURNS TABLE(entity_id bigint, deltas bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_nestloop TO 'off'
+    SET work_mem TO '64MB'
+    AS $$
+-- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
+-- Gives the entities whose total moved; no row: nothing was waiting.
+#variable_conflict use_column
+declare
+  moment timestamptz := coalesce(at, clock_timestamp());
+  picked tid[];
+  behind bigint[];
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'MB030', message = 'compact runs at READ COMMITTED only';
+  end if;
+  perform pg_advisory_xact_lock(5067, 1);
+  picked := array(select d.ctid from meterbook.usage_delta d limit deltas_max);      -- they stay: rows are never updated, and we alone delete
+  behind := array(select * from meterbook.without_home(picked, moment));
+  if behind <> '{}' then
+    perform meterbook.open_periods(behind, moment);
+  end if;
+  return query
+  with consumed as (
+    delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
+    returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
+  closed as materialized (
+    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
+  late as materialized (
+    select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
+    cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
+  booked_late as (
+    insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
+  movement as (
+    select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
+    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
+    union all
+    select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
+  grouped as materialized (
+    select entity_id, period_id,
+           case grouping(day, actor_id, source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(day::text, actor_id::text, source, '') as part, coalesce(description, '') as detail,
+           sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
+    from movement
+    group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
+  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
+    select g.entity_id, g.period_id, g.part, g.detail,
+           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
+    from grouped g left join meterbook.usage_rollup total
+      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
+    where g.grain = 'description' and not exists (
+      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
+        and r.part = g.part and r.detail = g.detail)),
+  named as (
+    select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
+  kept as (
+    select g.entity_id, g.period_id, g.grain, g.part, case when f.fits is false then '(other)' else g.detail end as detail,
+           g.amount, g.entries, g.digest, coalesce(n.descriptions, 0) as descriptions
+    from grouped g
+    left join fresh f on g.grain = 'description' and f.entity_id = g.entity_id and f.period_id = g.period_id and f.part = g.part and f.detail = g.detail
+    left join named n on g.grain = 'total' and n.entity_id = g.entity_id and n.period_id = g.period_id),
+  folded as (
+    insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
+    select k.entity_id, k.period_id, k.grain, k.part, k.detail, sum(k.amount), sum(k.entries), sum(k.digest), sum(k.descriptions)
+    from kept k group by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    order by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    on conflict on constraint usage_rollup_pkey do update set
+      amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
+      digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
+  looked_at_next as (
+    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g)
+  select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
+end $$;
+
+CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS meterbook.recorded
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET lock_timeout TO '5s'
+    SET jit TO 'off'
+    AS $$
+-- A new row that points at the entry and keeps its entity, actor, category, source and description, whoever pays now. While the entry's period
+-- takes entries it is booked there, on the entry's day; else at home, naming the closed one, and a negative one has no day: it is given back in
+-- money. Outcomes: inserted | replayed | conflict | unknown_entry | corrects_a_correction | below_zero | unattributed | in_progress.
+#variable_conflict use_variable
+declare
+  moment  timestamptz := coalesce(at, clock_timestamp());
+  print   uuid := meterbook.correction_fingerprint(entry, amount, (select l.currency from meterbook.ledger l));
+  first   meterbook.event_key;
+  said    meterbook.usage_log;
+  late    meterbook.late_entry;
+  stamped meterbook.billing_period;
+  home    meterbook.period_clock;
+  name    text;
+  violated text;
+  own_day integer;
+begin
+  select k.* into first from meterbook.event_key k where k.key = correct_entry.entry;
+  if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
+  name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
+  select l.* into said from meterbook.usage_log l where l.entity_id = first.entity_id and l.recorded_at = first.recorded_at and l.key = first.key;
+  if said.corrects is not null then
+    return row(1, key, 'corrects_a_correction', name, first.period_id, null, amount, null)::meterbook.recorded;
+  end if;
+  select e.* into late from meterbook.late_entry e where e.entity_id = first.entity_id and e.key = first.key;
+  select p.* into stamped from meterbook.billing_period p where p.entity_id = first.entity_id and p.id = coalesce(late.booked, said.period_id);
+  if amount < 0 and stamped.state = 'open' then      -- a close waits for it: money that comes back is never late
+    select p.* into stamped from meterbook.billing_period p where p.entity_id = stamped.entity_id and p.id = stamped.id for share;
+  end if;
+  said.period_id := stamped.id;
+  said.day := coalesce(late.day, said.day);
+  own_day := said.day;
+  said.belongs_to := case when late.booked is not null then late.stamped else said.belongs_to end;
+  if stamped.state <> 'open' then
+    select c.* into home from meterbook.period_clock c where c.entity_id = first.entity_id and c.due_at > moment;
+    said.period_id := home.home_id;
+    said.belongs_to := stamped.id;
+    said.day := case when amount > 0 or exists (     -- late itself, although it was not folded yet: there is nothing to give back
+        select from meterbook.usage_delta d
+        where d.entity_id = first.entity_id and d.period_id = stamped.id and entry = any (d.keys) and stamped.state = 'closed')
+      then meterbook.day_in(said.occurred_at, home.home_starts_at, home.home_ends_at) end;
+  end if;
+  begin
+    if said.period_id is not null then
+      insert into meterbook.event_key (key, fingerprint, entity_id, period_id, belongs_to, amount, recorded_at)
+      values (key, print, said.entity_id, said.period_id, said.belongs_to, amount, moment) on conflict do nothing;
+    end if;
+    if said.period_id is null or not found then
+      select k.* into first from meterbook.event_key k where k.key = correct_entry.key;
+      if first.fingerprint <> print then
+        insert into meterbook.key_conflict (key, at, first_said, then_said)
+        select key, moment, jsonb_build_object('corrects', l.corrects, 'amount', l.amount::text, 'source', l.source, 'description', l.description),
+          jsonb_build_object('corrects', entry, 'amount', amount::text)
+        from meterbook.usage_log l where l.entity_id = first.entity_id and l.recorded_at = first.recorded_at and l.key = first.key;
+      end if;
+      return row(1, key, case when first.fingerprint = print then 'replayed' when first.key is not null then 'conflict' else 'unattributed' end,
+                 name, first.period_id, first.belongs_to, coalesce(first.amount, amount), first.recorded_at)::meterbook.recorded;
+    end if;
+    -- Two statements: a check is applied to the row that an insert proposes, also when it then becomes an update.
+    insert into meterbook.entry_correction (entity_id, key, original, corrected) values (said.entity_id, entry, said.amount, 0)
+    on conflict on constraint entry_correction_pkey do nothing;
+    update meterbook.entry_correction c set corrected = c.corrected + amount where c.entity_id = said.entity_id and c.key = entry;
+    insert into meterbook.correction (entity_id, key, corrects, of_period, of_day, booked, amount)
+    values (said.entity_id, key, entry, stamped.id, own_day, said.period_id, amount);
+    insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, belongs_to, day, actor_id, occurred_at, amount, category, source,
+      description, workspace, workflow, execution, source_reference, line, corrects, reason)
+    values (said.entity_id, moment, key, said.period_id, said.belongs_to, said.day, said.actor_id, said.occurred_at, amount, said.category, said.source,
+      said.description, said.workspace, said.workflow, said.execution, said.source_reference, said.line, entry, reason);
+    insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
+    values (said.entity_id, said.period_id, said.day, said.actor_id, said.source, said.description, amount, 1, meterbook.key_weight(key) * amount,
+      array[key], moment);
+  exception
+    when check_violation then
+      get stacked diagnostics violated = constraint_name;
+      if violated <> 'entry_correction_leaves_nothing_below_zero' then raise; end if;
+      return row(1, key, 'below_zero', name, said.period_id, null, amount, null)::meterbook.recorded;
+    when lock_not_available then
+      return row(1, key, 'in_progress', name, null, null, amount, null)::meterbook.recorded;
+  end;
+  return row(1, key, 'inserted', name, said.period_id, said.belongs_to, amount, moment)::meterbook.recorded;
+end $$;
+
+CREATE FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  select encode(substr(sha256(convert_to('meterbook.correction.1,' || meterbook.digest_field(entry::text)
+    || meterbook.digest_field(trim_scale(amount)::text) || meterbook.digest_field(currency), 'UTF8')), 1, 16), 'hex')::uuid
+$$;
+
+CREATE FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) RETURNS TABLE(day integer, booked_here boolean, amount numeric, negative numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Corrections of a period's entries, on the entries' days; those booked elsewhere came after it was closed.
+  select c.of_day, c.booked = the_period, sum(c.amount), sum(c.amount) filter (where c.amount < 0)
+  from meterbook.correction c where c.entity_id = the_entity and c.of_period = the_period group by 1, 2
+$$;
+
+CREATE FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- An owner's best subscription is the one whose period runs: what ran of a lesser one ends where the better one began, or now if it became
+-- the better one since. The lesser one's windows go on when the better one has ended.
+begin
+  update meterbook.billing_period p
+  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond')
+  where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
+end $$;
+
+CREATE FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Buckets of 24 hours from the period's start, clamped into the period. Written with immutable operators only (timestamptz - interval is
+  -- not), so that it is inlined: called, it is a tenth of a batch.
+  select floor(extract(epoch from least(greatest(occurred, starts) - starts, ends - starts - interval '1 microsecond')) / 86400)::integer
+$$;
+
+CREATE FUNCTION meterbook.decide_payers(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- Writes down who pays for each actor. The rows are locked in a statement of their own: the next one's snapshot is then younger than
+-- every change that held them.
+begin
+  perform from meterbook.actor a where a.id = any (actors) order by a.id for no key update;
+  update meterbook.actor a set payer_id = p.entity_id, payer_until = p.until
+  from unnest(actors) as wanted(id) cross join lateral meterbook.payer_of(wanted.id, at) p
+  where a.id = wanted.id and (a.payer_id, a.payer_until) is distinct from (p.entity_id, p.until);
+end $$;
+
+CREATE FUNCTION meterbook.delete_organization(organization text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Ends its subscription; the members fall back as on leaving. Its rows stay.
+declare
+  moment     timestamptz := coalesce(delete_organization.at, clock_timestamp());
+  the_entity bigint := meterbook.existing_organization(delete_organization.organization);
+  affected   bigint[];
+begin
+  affected := meterbook.lock_members_of(array[the_entity]);
+  update meterbook.member m set left_at = greatest(moment, m.joined_at) where m.organization_id = the_entity and m.left_at is null;
+  delete from meterbook.organization o where o.entity_id = the_entity;
+  perform meterbook.end_subscriptions(the_entity, moment);
+  perform meterbook.settle_payers(affected, moment);
+end $$;
+
+CREATE FUNCTION meterbook.delete_user(person text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Erases what the surrogates stood for, and no row. Leaves the organization first; its owner can't be deleted.
+declare
+  moment     timestamptz := coalesce(delete_user.at, clock_timestamp());
+  the_entity bigint := meterbook.entity_id_of('user:' || delete_user.person);
+  the_actor  bigint := (select a.id from meterbook.actor a where a.external_id = delete_user.person);
+  its_organization text;
+  organization_id  bigint;
+begin
+  if the_actor is null then
+    raise exception using errcode = 'MB020', message = format('user %L is not known', delete_user.person);
+  end if;
+  select e.external_id, e.id into its_organization, organization_id from meterbook.member m join meterbook.billing_entity e on e.id = m.organization_id
+  where m.actor_id = the_actor and m.left_at is null;
+  perform meterbook.lock_members_of(array_remove(array[the_entity, organization_id], null));
+  if its_organization is not null then
+    perform meterbook.remove_member(its_organization, delete_user.person, moment);
+  end if;
+  perform meterbook.end_subscriptions(the_entity, moment);
+  update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
+  update meterbook.billing_entity e set external_id = null where e.id = the_entity;
+end $$;
+
+CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RETURNS TABLE(claim text, entity_id bigint, period_id bigint, grain text, part text, detail text, ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    AS $$
+  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
+  with logged as (
+    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where the_entity is null or l.entity_id = the_entity
+    union all
+    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where the_entity is null or d.entity_id = the_entity),
+  rolled as materialized (
+    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
+  grouped as (
+    select g.entity_id, g.period_id,
+           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from logged g
+    group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
+                            (g.entity_id, g.period_id, g.source, g.description))),
+  expected as (                              -- a description beyond the cap is in (other) of its source
+    select g.entity_id, g.period_id, g.grain, g.part,
+           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from grouped g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    group by 1, 2, 3, 4, 5)
+  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
+         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
+  from expected x full join rolled r
+    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
+  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
+  union all
+  select 'every entry has its key, every key its entry', coalesce(k.entity_id, l.entity_id), coalesce(k.period_id, l.period_id), 'key',
+         coalesce(k.key, l.key)::text, '', l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
+  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
+  full join (select l.* from meterbook.usage_log l where the_entity is null or l.entity_id = the_entity) l
+    on l.key = k.key and l.entity_id = k.entity_id and l.recorded_at = k.recorded_at
+  where (k.key is null or l.key is null or (k.period_id, k.belongs_to, k.amount) is distinct from (l.period_id, l.belongs_to, l.amount))
+  union all
+  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
+  from meterbook.usage_log l
+  where (the_entity is null or l.entity_id = the_entity)
+    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
+  union all
+  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), null, 'correction', coalesce(c.key, l.corrects)::text, '', l.amount, c.corrected, l.entries, null
+  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
+             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
+    on l.corrects = c.key and l.entity_id = c.entity_id
+  where c.corrected is distinct from l.amount
+  order by 2, 3, 4, 5, 6
+$$;
+
+CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  -- Length-prefixed, so that no crafted text runs into its neighbour; null is unlike every text.
+  select case when field is null then '-' else octet_length(field) || ':' || field end || ','
+$$;
+
+CREATE FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) RETURNS TABLE(outcome text, entity text, entity_id bigint, actor text, workspace text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Ends a hold: its own row and a line in hold_end, never the gate. Outcome: active (it ended now) | settled | released | expired (it was
+-- dead already) | replayed (the same settle again) | conflict (another settle) | unknown.
+#variable_conflict use_column
+declare h meterbook.hold;
+begin
+  select x.* into h from meterbook.hold x where x.hold_key = end_hold.hold_key for update;
+  if not found then return query select 'unknown', null::text, null::bigint, null::text, null::text; return; end if;
+  outcome := case
+    when h.state = 'settled' and how = 'settled' then case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then 'replayed' else 'conflict' end
+    when h.state = 'active' and h.expires_at <= at then 'expired'
+    else h.state end;
+  if h.settle_key is not null and outcome in ('expired', 'released') and how = 'settled' then
+    outcome := case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then outcome else 'conflict' end;
+  elsif outcome in ('active', 'expired', 'released') and (how = 'settled' or outcome = 'active') then
+    update meterbook.hold x set state = case when outcome = 'active' then how when outcome = 'expired' then 'expired' else x.state end, ended_at = coalesce(x.ended_at, at),
+      settle_key = end_hold.settle_key, settled = end_hold.settled
+    where x.hold_key = h.hold_key;
+    if h.state = 'active' then
+      insert into meterbook.hold_end (entity_id, amount, hold_key) values (h.entity_id, h.amount, h.hold_key);
+    end if;
+  end if;
+  return query select outcome, e.kind || ':' || coalesce(e.external_id, '#' || e.id), h.entity_id, a.external_id, h.workspace
+    from meterbook.billing_entity e, meterbook.actor a where e.id = h.entity_id and a.id = h.actor_id;
+end $$;
+
+CREATE FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- Ends what an entity is subscribed to, now: a cut.
+declare
+  s meterbook.subscription;
+  affected bigint[] := meterbook.lock_members_of(array[the_entity]);
+begin
+  for s in select b.* from meterbook.subscription b
+           where b.owner_id = the_entity and b.status not in ('canceled', 'incomplete_expired') order by b.id for update
+  loop
+    update meterbook.subscription b set status = 'canceled', ended_at = least(coalesce(b.ended_at, end_subscriptions.at), end_subscriptions.at), updated_at = end_subscriptions.at
+    where b.id = s.id returning b.* into s;
+    perform meterbook.amend_periods(s, s.owner_id, end_subscriptions.at, end_subscriptions.at);
+  end loop;
+  perform meterbook.open_periods(array[the_entity], end_subscriptions.at);
+  perform meterbook.settle_payers(affected, end_subscriptions.at);
+end $$;
+
+CREATE FUNCTION meterbook.ensure_partitions(months_ahead integer DEFAULT 12, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+-- Makes the monthly partitions of usage_log from the month of `at` on. Built apart and then attached: "create … partition of"
+-- would stop every recorder behind one open transaction. Gives the number made; one that can't be attached now is left to the next call.
+declare
+  made integer := 0;
+  first_day timestamptz;
+  name text;
+begin
+  if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
+  for first_day in
+    select generate_series(date_trunc('month', coalesce(at, clock_timestamp())),
+                           date_trunc('month', coalesce(at, clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+  loop
+    name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
+    continue when to_regclass('meterbook.' || name) is not null;
+    begin
+      execute format('create table meterbook.%I (like meterbook.usage_log including all, check (recorded_at >= %L and recorded_at < %L))',
+                     name, first_day, first_day + interval '1 month');
+      execute format('create trigger usage_log_is_not_truncated before truncate on meterbook.%I for each statement execute function meterbook.refuse_change()', name);
+      execute format('alter table meterbook.%I enable always trigger usage_log_is_not_truncated', name);
+      execute format('alter table meterbook.usage_log attach partition meterbook.%I for values from (%L) to (%L)',
+                     name, first_day, first_day + interval '1 month');
+      execute format('alter table meterbook.%I enable always trigger usage_log_is_append_only', name);
+      execute format('alter table meterbook.%I drop constraint %I', name, name || '_recorded_at_check');
+      made := made + 1;
+    exception
+      when check_violation then null;          -- rows of that month lie in the default partition: recorders go on, doctor tells
+      when lock_not_available then exit;       -- a reader holds it: who reads next has waited once behind us, and not once a month
+    end;
+  end loop;
+  return made;
+end $$;
+
+CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
+    LANGUAGE sql STABLE
+    AS $$
+  -- The surrogate of "user:<id>" or "organization:<id>"; null if it was never heard of.
+  select e.id from meterbook.billing_entity e
+  where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)
+$$;
+
+CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  -- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
+  select encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid
+$$;
+
+CREATE FUNCTION meterbook.existing_organization(organization text) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare found_id bigint;
+begin
+  select e.id into found_id from meterbook.billing_entity e join meterbook.organization o on o.entity_id = e.id
+  where e.kind = 'organization' and e.external_id = organization;
+  if found_id is null then
+    raise exception using errcode = 'MB020', message = format('organization %L is not known', organization), hint = 'Call put_organization first.';
+  end if;
+  return found_id;
+end $$;
+
+CREATE FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- From its commit on, recordings treat the period as closed. A recorder never waits for it.
+begin
+  update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
+end $$;
+
+CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  -- What the first writer of a key said, amount by value (1.0 = 1.00).
+  select encode(substr(sha256(convert_to('meterbook.fingerprint.1,' || meterbook.digest_field(actor) || meterbook.digest_field(category)
+    || meterbook.digest_field(source) || meterbook.digest_field(description) || meterbook.digest_field(trim_scale(amount)::text)
+    || meterbook.digest_field(currency), 'UTF8')), 1, 16), 'hex')::uuid
+$$;
+
+CREATE FUNCTION meterbook.first_flush(request text) RETURNS TABLE(actor text, category text, source text, description text, total numeric, entity text, workspace text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What a running total is bound to, and how far it has come.
+  select coalesce(a.external_id, '#' || a.id), r.category, r.source, r.description, r.total, e.kind || ':' || coalesce(e.external_id, '#' || e.id), r.workspace
+  from meterbook.cumulative_request r join meterbook.actor a on a.id = r.actor_id join meterbook.billing_entity e on e.id = r.entity_id
+  where r.request = encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(first_flush.request), 'UTF8')), 1, 16), 'hex')::uuid
+$$;
+
+CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What the first writers of these keys said.
+  select k.key, coalesce(a.external_id, '#' || l.actor_id), l.category, l.source, l.description, l.amount,
+         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id)
+  from meterbook.event_key k
+  join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
+  join meterbook.actor a on a.id = l.actor_id
+  join meterbook.billing_entity e on e.id = k.entity_id
+  where k.key = any (keys)
+$$;
+
+CREATE FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
+begin
+  with consumed as (
+    delete from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period
+    returning d.day, d.actor_id, d.source, d.description, d.amount, d.entries, d.digest),
+  grouped as (
+    select case grouping(c.day, c.actor_id, c.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(c.day::text, c.actor_id::text, c.source, '') as part, coalesce(c.description, '') as detail,
+           sum(c.amount) as amount, sum(c.entries)::bigint as entries, sum(c.digest) as digest
+    from consumed c group by grouping sets ((), (c.day), (c.actor_id), (c.source, c.description)) having count(*) > 0)
+  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest)
+  select the_entity, the_period, g.grain, g.part, g.detail, g.amount, g.entries, g.digest from grouped g order by g.grain, g.part, g.detail
+  on conflict on constraint usage_rollup_pkey do update set
+    amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries, digest = usage_rollup.digest + excluded.digest;
+end $$;
+
+CREATE FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  delete from meterbook.moved_entity m where m.entity_id = the_entity and m.id = any (ids)
+$$;
+
+CREATE FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- An entry of the running period needs no search for its period. By its own time alone: another's clock may already have opened the next.
+  select asked is null and happened >= home_since
+$$;
+
+CREATE FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- granted | replayed | conflict: a grant's key takes effect once.
+#variable_conflict use_variable
+declare known meterbook.credit_grant;
+begin
+  insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at, period_id)
+  values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
+  if found then
+    perform meterbook.look_again(the_entity, at);
+    return 'granted';
+  end if;
+  select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;
+  return case when (known.entity_id, known.cents, known.source, known.priority) = (the_entity, cents, source, priority)
+                   and known.expires_at is not distinct from expires_at then 'replayed' else 'conflict' end;
+end $$;
+
+CREATE FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Under the gate's lock. Gives when it expires; null if the id was taken meanwhile, under another entity's gate.
+declare expires timestamptz := at + ttl;
+begin
+  insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
+  values (grant_hold.hold_key, the_entity, the_actor, grant_hold.workspace, grant_hold.amount, at, expires) on conflict do nothing;
+  if not found then return null; end if;
+  update meterbook.hold_gate g set held = g.held + grant_hold.amount where g.entity_id = the_entity;
+  return expires;
+end $$;
+
+CREATE FUNCTION meterbook.grants_of(the_entity bigint) RETURNS TABLE(id bigint, grant_key text, cents bigint, remaining bigint, source text, priority integer, expires_at timestamp with time zone, granted_at timestamp with time zone, period_id bigint)
+    LANGUAGE sql STABLE
+    AS $$
+  select g.id, g.grant_key, g.cents,
+         g.cents - coalesce((select sum(s.cents) from meterbook.credit_spend s where s.entity_id = the_entity and s.grant_id = g.id), 0)::bigint,
+         g.source, g.priority, g.expires_at, g.granted_at, g.period_id
+  from meterbook.credit_grant g where g.entity_id = the_entity
+$$;
+
+CREATE FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE
+    AS $$
+  -- Active holds: the gate's count, less those that ended since and those that have run out.
+  select coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+       - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
+       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0)
+$$;
+
+CREATE TABLE meterbook.period_clock (
+    entity_id bigint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    home_id bigint NOT NULL,
+    home_since timestamp with time zone NOT NULL,
+    home_starts_at timestamp with time zone NOT NULL,
+    home_ends_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.period_clock IS 'Where an entity''s entries of now go (home), until the clock says to look again (due_at). Written by open_periods alone, read by recorders.';
+
+COMMENT ON COLUMN meterbook.period_clock.home_since IS 'Whatever occurred from here to now is placed at home; what occurred before has to be looked up.';
+
+CREATE FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) RETURNS bigint
+    LANGUAGE sql STABLE
+    AS $$
+  -- The period of now. Somebody whose clock is ahead may have opened the next one already: for the others it has not begun.
+  select case when c.home_starts_at <= at then c.home_id else (select p.period_id from meterbook.place(c.entity_id, null, at, at) p) end
+$$;
+
+CREATE FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- One organization a person: joining the same one again only changes the role, joining a second is refused.
+declare present meterbook.member;
+begin
+  perform from meterbook.actor a where a.id = the_actor for no key update;
+  select m.* into present from meterbook.member m where m.actor_id = the_actor and m.left_at is null;
+  if present.organization_id = the_entity then
+    update meterbook.member m set role = the_role
+    where m.organization_id = the_entity and m.actor_id = the_actor and m.left_at is null and m.role <> 'owner';
+    return;
+  elsif present.organization_id is not null then
+    raise exception using errcode = 'MB021', message = 'the user is already a member of another organization',
+      hint = 'One organization a user: remove the membership there first.';
+  end if;
+  insert into meterbook.member (organization_id, actor_id, role, joined_at) values (the_entity, the_actor, the_role, moment);
+end $$;
+
+CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  -- The first 32 bits of a key: Σ weight × amount is a digest that adds up, is the same in every language, and misses a change of the
+  -- ledger with a probability of 2⁻³².
+  select ('x' || left(key::text, 8))::bit(32)::bigint
+$$;
+
+CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there.
+  select k.key, k.period_id, home.home_id, case when l.day is not null then meterbook.day_in(l.occurred_at, home.home_starts_at, home.home_ends_at) end, k.amount
+  from unnest(keys) u(key)
+  join meterbook.event_key k on k.key = u.key
+  join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
+  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > at
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open'
+$$;
+
+CREATE FUNCTION meterbook.lock_fold() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Shared with other seals, exclusive of the compactor; in a statement of its own, before anything is read.
+  select pg_advisory_xact_lock_shared(5067, 1)
+$$;
+
+CREATE FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Locks the entity's gate, and counts it: holds that ended since, holds that ran out. In a statement of its own, so that what is read next is younger.
+declare ran_out numeric;
+begin
+  insert into meterbook.hold_gate (entity_id, held) values (the_entity, 0) on conflict do nothing;
+  perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  with over as (
+    update meterbook.hold h set state = 'expired', ended_at = at
+    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= at
+                         for update skip locked)
+    returning h.amount),
+  ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
+  select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
+  update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity and ran_out <> 0;
+end $$;
+
+CREATE FUNCTION meterbook.lock_members_of(entities bigint[], joining bigint[] DEFAULT '{}'::bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    AS $$
+-- Locks entities against changes of their membership and gives the actors whose payer depends on them, with those who are joining: all of a
+-- kind at once and by id, so that two who change the same people wait for each other in one order.
+declare affected bigint[];
+begin
+  perform from meterbook.billing_entity e where e.id = any (entities) order by e.id for no key update;
+  select coalesce(array_agg(id order by id), '{}') into affected from (
+    select a.id from meterbook.billing_entity e join meterbook.actor a on a.external_id = e.external_id
+    where e.id = any (entities) and e.kind = 'user'
+    union
+    select m.actor_id from meterbook.member m where m.organization_id = any (entities) and m.left_at is null
+    union
+    select unnest(joining)) as depends(id);
+  perform from meterbook.actor a where a.id = any (affected) order by a.id for no key update;
+  return affected;
+end $$;
+
+CREATE FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- The period's row, then the entity's grants: whoever bills or closes comes by here, one at a time. Gives the state.
+declare found_state text;
+begin
+  select p.state into found_state from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period for no key update;
+  perform from meterbook.credit_grant g where g.entity_id = the_entity order by g.id for update;
+  return found_state;
+end $$;
+
+CREATE FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- Something but usage changed what an entity may use, or owes: its threshold and alerts are looked at.
+  insert into meterbook.moved_entity (entity_id, since) values (the_entity, look_again.at)
+$$;
+
+CREATE FUNCTION meterbook.months_after(anchor timestamp with time zone, months integer) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Counted from the original anchor, so that 31 January → 28 February → 31 March.
+  select ((anchor at time zone 'UTC') + make_interval(months => months)) at time zone 'UTC'
+$$;
+
+CREATE FUNCTION meterbook.move_credits(from_entity bigint, to_entity bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- The spendable credits of a subscription that passes to another owner go with it: spent here, granted there, terms kept.
+declare
+  g record;
+  moved bigint;
+begin
+  perform from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update;
+  for g in select * from meterbook.grants_of(from_entity) x where x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id loop
+    insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at)
+    values (to_entity, 'moved:' || from_entity || ':' || g.id, g.remaining, g.source, g.priority, g.expires_at, g.granted_at)
+    on conflict do nothing returning id into moved;
+    if moved is not null then
+      insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+    end if;
+  end loop;
+end $$;
+
+CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
+  -- Versions of one call, of which nothing was written, are kept as well.
+  with said as (
+    select u.key, u.fingerprint, u.entity, u.period, u.n,
+      jsonb_build_object('actor_id', a.id, 'category', coalesce(u.category, 'model'), 'source', u.source, 'description', u.description,
+                         'amount', u.amount::text, 'entity_id', meterbook.entity_id_of(u.entity), 'period', u.period) as said
+    from unnest(keys, fingerprints, actors, categories, sources, descriptions, amounts, entities, periods) with ordinality
+      u(key, fingerprint, actor, category, source, description, amount, entity, period, n)
+    left join meterbook.actor a on a.external_id = u.actor),
+  noted as (
+    insert into meterbook.key_conflict (key, at, first_said, then_said)
+    select u.key, coalesce(note_conflicts.at, clock_timestamp()),
+      jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
+                         'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
+      u.said
+    from said u
+    join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
+    left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
+    union all
+    select u.key, coalesce(note_conflicts.at, clock_timestamp()), u.said, v.said
+    from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
+    join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
+    where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
+    returning 1)
+  select count(*) from noted
+$$;
+
+CREATE FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed.
+begin
+  insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
+  select s.owner_id, s.id, case when known.id is null then s.begins_at else effective end, s.plan, s.seats, s.included, s.refresh_per_day, s.updated_at
+  where (s.plan, s.seats, s.included, s.refresh_per_day) is distinct from
+    (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at <= effective
+     order by g.effective_at desc, g.id desc limit 1);
+end $$;
+
+CREATE FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET "TimeZone" TO 'UTC'
+    AS $$
+-- Every entity has one: a lifetime, or the calendar month, and those that went by since the last one. Gives its end.
+declare
+  starts timestamptz := '1970-01-01 00:00+00';
+  ends   timestamptz := '9999-12-31 00:00+00';
+begin
+  if (select l.free_period from meterbook.ledger l) = 'calendar' then
+    ends := date_trunc('month', at) + interval '1 month';
+    starts := coalesce((select max(p.ends_at) from meterbook.billing_period p where p.entity_id = the_entity and p.kind = 'free'), date_trunc('month', at));
+    insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, plan, seats, included, refresh_per_day, opened_at)
+    select the_entity, 'free', month, month + interval '1 month', 'free', 1, 0, 0, at
+    from generate_series(starts, date_trunc('month', at), '1 month') month
+    on conflict do nothing;
+    return ends;
+  end if;
+  insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, plan, seats, included, refresh_per_day, opened_at)
+  select the_entity, 'free', starts, ends, 'free', 1, 0, 0, at
+  where not exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.kind = 'free' and p.starts_at = starts)
+  on conflict do nothing;
+  return ends;
+end $$;
+
+CREATE FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- The clock opens periods. Idempotent; blocks no recorder, who only reads what is there. Subscriptions are locked in a statement of
+-- their own, so that what is opened follows from what they last said; then the entities' clocks, where a first subscription that somebody
+-- is making at this moment, and that nobody else can see, is waited for.
+declare
+  entity bigint;
+  free_ends timestamptz;
+  due timestamptz;
+  s meterbook.subscription;
+  best boolean;
+begin
+  perform from meterbook.subscription b where b.owner_id = any (entities) order by b.id for share;
+  insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
+  select e, '-infinity', 0, '-infinity', '-infinity', '-infinity' from unnest(entities) e order by e on conflict do nothing;
+  perform from meterbook.period_clock c where c.entity_id = any (entities) order by c.entity_id for no key update;
+  foreach entity in array entities loop
+    free_ends := meterbook.open_free_period(entity, at);
+    due := free_ends;
+    best := true;
+    for s in
+      select b.* from meterbook.subscription b
+      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at)
+      order by b.plan_rank desc, b.included desc nulls first, b.begins_at desc, b.id
+    loop
+      if s.begins_at > at then
+        due := least(due, s.begins_at);
+      elsif best and (s.ended_at is null or s.ended_at > at) then
+        perform meterbook.cut_lesser_periods(s, at);
+        due := least(due, meterbook.open_windows(s, at));
+        best := false;
+      end if;
+    end loop;
+    insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
+    select entity, least(due, p.ends_at), p.id, case when p.kind = 'dated' then p.starts_at else greatest(p.starts_at,
+             (select max(d.ends_at) from meterbook.billing_period d where d.entity_id = entity and d.kind = 'dated')) end, p.starts_at, p.ends_at
+    from meterbook.billing_period p
+    where p.entity_id = entity and p.state = 'open' and not p.resting and p.starts_at <= at and at < p.ends_at and p.kind in ('dated', 'free')
+    order by p.kind = 'dated' desc limit 1
+    on conflict (entity_id) do update set (due_at, home_id, home_since, home_starts_at, home_ends_at) =
+      (excluded.due_at, excluded.home_id, excluded.home_since, excluded.home_starts_at, excluded.home_ends_at)
+    where period_clock is distinct from excluded;
+  end loop;
+end $$;
+
+CREATE FUNCTION meterbook.open_windows(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+-- Opens every window of a subscription up to the one that contains `at` (several, when nobody came by for months); gives its end.
+-- A window begins where an earlier period of the entity ends, if that is later than its own start.
+declare
+  cursor_at timestamptz;
+  starts timestamptz;
+  ends timestamptz;
+begin
+  select greatest(s.begins_at, coalesce(max(p.ends_at), s.begins_at)) into cursor_at
+  from meterbook.billing_period p where p.entity_id = s.owner_id and p.kind = 'dated' and p.subscription_id = s.id;
+  if not exists (select from meterbook.billing_period p where p.entity_id = s.owner_id and p.subscription_id = s.id) then
+    -- first contact with a running subscription: what ended before it was reported is history
+    cursor_at := greatest(cursor_at, s.starts_at, (select w.starts_at from meterbook.window_of(s, s.updated_at) w where s.updated_at > s.starts_at));
+  end if;
+  while cursor_at <= at loop
+    exit when s.ended_at <= cursor_at;
+    select w.starts_at, w.ends_at into starts, ends from meterbook.window_of(s, cursor_at) w;
+    starts := greatest(starts, cursor_at);
+    starts := greatest(starts, (select max(p.ends_at) from meterbook.billing_period p where p.entity_id = s.owner_id and p.kind = 'dated'
+                                and p.starts_at <= starts and p.ends_at < ends));
+    if starts > at then return least(starts, s.ended_at); end if;
+    insert into meterbook.billing_period
+      (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
+    select s.owner_id, 'dated', starts, least(ends, s.ended_at), s.id, a.plan, a.seats, a.included, a.refresh_per_day, at
+    from meterbook.allowance_of(s.id, starts, starts + interval '1 microsecond') a
+    on conflict do nothing;
+    cursor_at := ends;
+  end loop;
+  return least(cursor_at, s.ended_at);
+end $$;
+
+CREATE FUNCTION meterbook.owner_entity(owner text) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+-- The surrogate of who a subscription belongs to: a user is made known, an organization must be.
+begin
+  if split_part(owner, ':', 1) = 'organization' then
+    return meterbook.existing_organization(substr(owner, 14));
+  end if;
+  perform meterbook.person(substr(owner, 6));
+  return meterbook.entity_id_of(owner);
+end $$;
+
+CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(n integer, actor_id bigint, entity_id bigint, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone, moment timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
+  -- record_usage, which says why.
+  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
+  from (select coalesce(parties_of.at, clock_timestamp()) as moment) now_at
+  cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
+  join meterbook.actor a on a.external_id = u.actor
+  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
+$$;
+
+CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- What the clock alone changes: who pays, and the periods that open.
+begin
+  if cardinality(actors) > 0 then
+    perform meterbook.settle_payers(actors, at);
+  end if;
+  if cardinality(entities) > 0 then
+    perform meterbook.open_periods(entities, at);
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone) RETURNS TABLE(entity_id bigint, until timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Candidates are the entitled subscriptions of the user and of the existing organization that the user is a member of: the highest
+  -- rank wins, then the organization's, then the larger included, the later start, the id. None: the user pays. `until` is the
+  -- first instant at which the clock alone would change that.
+  with purse as materialized (
+    select e.id, false as pooled from meterbook.actor a join meterbook.billing_entity e on e.kind = 'user' and e.external_id = a.external_id
+    where a.id = the_actor
+    union all
+    select o.entity_id, true from meterbook.member m join meterbook.organization o on o.entity_id = m.organization_id
+    where m.actor_id = the_actor and m.left_at is null),
+  candidate as materialized (
+    select s.*, p.pooled from purse p join meterbook.subscription s on s.owner_id = p.id
+    where s.status in ('active', 'trialing', 'past_due') and (s.ended_at is null or s.ended_at > at)),
+  winner as (
+    select c.owner_id from candidate c where c.begins_at <= at
+    order by c.plan_rank desc, c.pooled desc, c.included desc nulls first, c.begins_at desc, c.id limit 1)
+  select coalesce((select owner_id from winner), (select id from purse where not pooled)),
+         coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
+$$;
+
+CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  -- The entity that was named, or the attribution's, or the workspace's, or else the actor's; those given together must agree. With it, where
+  -- its entries of now go. No row: not known yet, not decided, or the clock has moved on.
+  select e.id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), meterbook.home_at(c, at), c.home_since, c.home_starts_at, c.home_ends_at
+  from (select case when named is not null then meterbook.entity_id_of(named) end as named_id,
+               case when workspace is not null then (select coalesce(w.payer_id, 0) from meterbook.workspace w where w.external_id = workspace) end as place) said
+  cross join lateral (select b.* from meterbook.billing_entity b where b.id = case
+    when named is not null then said.named_id
+    when attributed is not null then attributed
+    when said.place > 0 then said.place
+    when actor_payer_until > at then actor_payer end limit 1) e
+  cross join lateral (select k.* from meterbook.period_clock k where k.entity_id = e.id and k.due_at > at limit 1) c
+  where (workspace is null or attributed is not null or said.place is not null)
+    and (named is null or attributed is null or said.named_id = attributed)
+    and (named is null or attributed is not null or coalesce(said.place, 0) in (0, said.named_id))
+$$;
+
+CREATE FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS TABLE(day integer, actor_id bigint, source text, description text, amount numeric, entries bigint, digest numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Deltas of a period that are not folded yet; to the home of the entity belong also those whose own period was closed before they were seen.
+  select d.day, d.actor_id, d.source, d.description, d.amount, d.entries, d.digest from meterbook.usage_delta d
+  where d.entity_id = the_entity and d.period_id = the_period
+    and not exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period and p.state = 'closed')
+  union all
+  select part.day, d.actor_id, d.source, d.description, part.amount, 1, meterbook.key_weight(part.key) * part.amount
+  from meterbook.usage_delta d
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = d.period_id and p.state = 'closed'
+  cross join lateral meterbook.late_parts(the_entity, d.keys, at) part
+  where d.entity_id = the_entity and part.booked = the_period
+$$;
+
+CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    AS $$
+  -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
+  -- where a charge would be sent.
+  select jsonb_build_object(
+    'at', at, 'entity', e.kind || ':' || coalesce(e.external_id, '#' || e.id), 'entity_id', e.id,
+    'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
+    'refresh_per_day', p.refresh_per_day::text,
+    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= at then 'closing' else 'open' end,
+    'terms', (select coalesce(jsonb_agg(jsonb_build_array(t.grain,
+                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
+                t.detail, t.amount::text, t.entries)), '[]')
+              from meterbook.usage_terms(the_entity, the_period, at, grains) t),
+    'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
+    'baseline_days', (select coalesce(jsonb_agg(jsonb_build_array(b.day, b.amount::text)), '[]') from meterbook.period_baseline_day b
+                      where b.entity_id = the_entity and b.period_id = the_period),
+    'stored', (select l.stored::text from meterbook.entity_limit l where l.entity_id = the_entity),
+    'charged_cents', (select coalesce(sum(c.charged_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'credits_cents', (select coalesce(sum(c.credits_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'written_off_cents', (select coalesce(sum(c.written_off_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'grants', (select coalesce(jsonb_agg(jsonb_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at)), '[]')
+               from meterbook.grants_of(the_entity) g where g.remaining > 0),
+    'held', meterbook.held_by(the_entity, at)::text,
+    'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
+    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
+    'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
+  from meterbook.billing_period p
+  join meterbook.billing_entity e on e.id = p.entity_id
+  left join meterbook.subscription s on s.id = p.subscription_id
+  where p.entity_id = the_entity and p.id = the_period
+$$;
+
+CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+-- The surrogates of a user: as one who acts and as one who can pay. Gives the actor's.
+#variable_conflict use_column
+declare found_id bigint;
+begin
+  insert into meterbook.billing_entity (kind, external_id) values ('user', person.external_id) on conflict do nothing;
+  insert into meterbook.actor (external_id) values (person.external_id) on conflict do nothing;
+  select a.id into found_id from meterbook.actor a where a.external_id = person.external_id;
+  return found_id;
+end $$;
+
+CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) RETURNS TABLE(period_id bigint, belongs_to bigint, starts_at timestamp with time zone, ends_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  -- BEHAVIOUR §3.8: the period that was asked for; else the subscription period that contains the time; else the free one. If that is
+  -- closed, the entry is late: booked at home, the open subscription period or without one the free one, and `belongs_to` names the
+  -- closed one. No row: nothing is open there, or it is not the payer's.
+  select case when stamped.state = 'open' then stamped.id else home.home_id end,
+         case when stamped.state <> 'open' then stamped.id end,
+         case when stamped.state = 'open' then stamped.starts_at else home.home_starts_at end,
+         case when stamped.state = 'open' then stamped.ends_at else home.home_ends_at end
+  from (select p.* from meterbook.billing_period p
+        where p.entity_id = the_entity and p.kind <> 'history' and p.id = coalesce(asked,
+          (select d.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'dated' and c.starts_at <= occurred
+                             order by c.starts_at desc limit 1) d where occurred < d.ends_at and not (d.resting and d.state = 'open')),
+          (select f.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'free' and c.starts_at <= occurred
+                             order by c.starts_at desc limit 1) f where occurred < f.ends_at),
+          (select g.id from meterbook.billing_period g where g.entity_id = the_entity and g.kind = 'free' and g.starts_at > occurred
+           order by g.starts_at limit 1)) limit 1) stamped            -- from before first contact: the first there is
+  cross join lateral (select c.* from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > at limit 1) home
+$$;
+
+CREATE FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Makes an organization known; its owner is its first member. Again: nothing changes (ownership has its own call).
+declare
+  moment   timestamptz := coalesce(put_organization.at, clock_timestamp());
+  owner_id bigint := meterbook.person(put_organization.owner);
+  the_entity bigint;
+begin
+  insert into meterbook.billing_entity (kind, external_id) values ('organization', put_organization.organization) on conflict do nothing;
+  the_entity := meterbook.entity_id_of('organization:' || put_organization.organization);
+  perform meterbook.lock_members_of(array[the_entity], array[owner_id]);
+  if exists (select from meterbook.organization o where o.entity_id = the_entity) then return; end if;
+  insert into meterbook.organization (entity_id, owner_id, created_at) values (the_entity, owner_id, moment);
+  perform meterbook.join_organization(the_entity, owner_id, 'owner', moment);
+  perform meterbook.open_periods(array[the_entity], moment);
+  perform meterbook.settle_payers(array[owner_id], moment);
+end $$;
+
+CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone DEFAULT NULL::timestamp with time zone, cancel_at_period_end boolean DEFAULT false, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone, stripe_customer text DEFAULT NULL::text, stripe_subscription text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+#variable_conflict use_variable
+declare
+  moment    timestamptz := coalesce(at, clock_timestamp());
+  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(at, clock_timestamp()));
+  owner_id  bigint := meterbook.owner_entity(owner);
+  known     meterbook.subscription;
+  s         meterbook.subscription;
+  affected  bigint[];
+begin
+  select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
+  affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
+  select b.* into known from meterbook.subscription b where b.id = put_subscription.id for update;
+  -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
+  if known.owner_id is not null then
+    perform from meterbook.billing_period b where b.entity_id = known.owner_id and b.subscription_id = known.id and b.state = 'open'
+    order by b.entity_id, b.id for no key update;
+    perform meterbook.open_periods(array[known.owner_id], moment);
+  end if;
+
+  s.id := id; s.owner_id := owner_id; s.plan := plan; s.plan_rank := plan_rank; s.seats := seats;
+  s.included := included; s.refresh_per_day := refresh_per_day; s.status := status;
+  s.starts_at := starts_at; s.ends_at := ends_at; s.interval_months := interval_months; s.cancel_at_period_end := cancel_at_period_end;
+  s.stripe_customer := coalesce(stripe_customer, known.stripe_customer);
+  s.stripe_subscription := coalesce(stripe_subscription, known.stripe_subscription);
+  s.updated_at := moment;
+  s.cancelled_by_us := coalesce(known.cancelled_by_us, false);
+  s.begins_at := case when known.owner_id is null then starts_at when known.owner_id <> owner_id then effective
+    when starts_at >= known.starts_at then known.begins_at    -- also when it has passed to its owner since
+    else least(known.begins_at, starts_at) end;
+  s.anchor := coalesce(anchor, case
+    when known.interval_months = interval_months
+     and meterbook.months_after(known.anchor, meterbook.step_of(known.anchor, interval_months, starts_at) * interval_months) = starts_at
+    then known.anchor end, starts_at);
+  if known.status in ('unpaid', 'paused', 'incomplete') and status in ('active', 'trialing', 'past_due') then    -- windows that passed meanwhile never were
+    s.begins_at := greatest(s.begins_at, (select w.starts_at from meterbook.window_of(s, moment) w));
+  end if;
+  s.ended_at := case
+    when status in ('canceled', 'incomplete_expired') then case when known.status = status then known.ended_at else effective end
+    when cancel_at_period_end then ends_at end;
+
+  insert into meterbook.subscription select s.*
+  on conflict on constraint subscription_pkey do update set
+    (owner_id, plan, plan_rank, seats, included, refresh_per_day, status, begins_at, starts_at, ends_at, anchor, interval_months,
+     cancel_at_period_end, ended_at, stripe_customer, stripe_subscription, updated_at) =
+    (s.owner_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status, s.begins_at, s.starts_at, s.ends_at, s.anchor,
+     s.interval_months, s.cancel_at_period_end, s.ended_at, s.stripe_customer, s.stripe_subscription, s.updated_at);
+
+  if known.cancelled_by_us and not cancel_at_period_end and s.status in ('active', 'trialing', 'past_due') then
+    update meterbook.subscription b set cancel_at_period_end = true, ended_at = meterbook.term_end(s, moment) where b.id = s.id;   -- ours is still to be delivered
+    s.cancel_at_period_end := true;
+    s.ended_at := meterbook.term_end(s, moment);
+  end if;
+  perform meterbook.note_segment(s, known, effective);
+  if known.owner_id <> owner_id then
+    perform meterbook.move_credits(known.owner_id, owner_id, moment);
+  end if;
+  perform meterbook.amend_periods(s, known.owner_id, effective, moment);
+  perform meterbook.open_periods(array_remove(array[owner_id, nullif(known.owner_id, owner_id)], null), moment);
+  perform meterbook.settle_payers(affected, moment);
+  perform meterbook.look_again(owner_id, moment);
+end $$;
+
+CREATE FUNCTION meterbook.put_workspace(workspace text, payer text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+declare payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
+begin
+  insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
+  on conflict (external_id) do update set payer_id = excluded.payer_id;
+  if payer_id is not null then
+    perform meterbook.open_periods(array[payer_id], coalesce(put_workspace.at, clock_timestamp()));
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.rebuild(the_entity bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+-- Derives an entity's rollups anew from its entries; the deltas that wait stay as they are. Under the fold's lock. Gives the rows made.
+declare made bigint;
+begin
+  perform pg_advisory_xact_lock(5067, 1);
+  delete from meterbook.usage_rollup r where r.entity_id = the_entity;
+  with logged as (
+    select coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where l.entity_id = the_entity
+    union all
+    select d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where d.entity_id = the_entity),
+  grouped as (
+    select g.period_id,
+           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from logged g
+    group by grouping sets ((g.period_id), (g.period_id, g.day), (g.period_id, g.actor_id), (g.period_id, g.source, g.description))
+    having sum(g.entries) > 0),
+  ranked as (
+    select g.*, row_number() over (partition by g.period_id, g.grain order by g.entries desc, g.part, g.detail) as place from grouped g)
+  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
+  select the_entity, r.period_id, r.grain, r.part, case when r.grain = 'description' and r.place > 1000 then '(other)' else r.detail end,
+         sum(r.amount), sum(r.entries), sum(r.digest),
+         case when r.grain = 'total' then (select least(count(*), 1000) from ranked d where d.period_id = r.period_id and d.grain = 'description') else 0 end
+  from ranked r group by r.period_id, r.grain, r.part, 5;
+  get diagnostics made = row_count;
+  return made;
+end $$;
+
+CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT 'model'::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET lock_timeout TO '5s'
+    SET jit TO 'off'
+    AS $$
+-- Keeps the maximum of a running total: appends the rise, or answers `unchanged`. One row a request is locked, so that the order of arrival
+-- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, source or description is a `conflict`; a payer that
+-- merely changed since is not.
+#variable_conflict use_variable
+declare
+  moment  timestamptz := coalesce(at, clock_timestamp());
+  id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
+  rise_key uuid;
+  acting  meterbook.actor;
+  bound   meterbook.cumulative_request;
+  payer   bigint;
+  rise    numeric := total;
+  result  meterbook.recorded;
+begin
+  rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
+    || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
+  select a.* into acting from meterbook.actor a where a.external_id = actor;
+  begin
+    select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
+    if not found and total > 0 then
+      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment) p;
+      if payer is null or acting.id is null then
+        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
+        return;
+      end if;
+      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total)
+      values (id, acting.id, payer, workspace, category, source, description, total) on conflict do nothing;
+      if not found then
+        select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
+      end if;
+    end if;
+    if bound.request is not null then
+      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, category, source, description)
+         or workspace is not null and workspace is distinct from bound.workspace
+         or entity is not null and meterbook.entity_id_of(entity) is distinct from bound.entity_id then
+        insert into meterbook.key_conflict (key, at, first_said, then_said)
+        values (id, moment, to_jsonb(bound) - 'request',
+          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', category,
+                             'source', source, 'description', description, 'total', total::text));
+        return next row(1, rise_key, 'conflict', (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = bound.entity_id),
+                        null, null, bound.total, null)::meterbook.recorded;
+        return;
+      end if;
+      payer := bound.entity_id;
+      workspace := bound.workspace;
+      rise := total - bound.total;
+      if rise > 0 then
+        update meterbook.cumulative_request r set total = record_cumulative.total where r.request = id;
+      end if;
+    end if;
+    if rise <= 0 then
+      return next row(1, rise_key, 'unchanged', null, null, null, 0, null)::meterbook.recorded;
+      return;
+    end if;
+    select r.* into result from meterbook.record_usage(
+      keys => array[rise_key],
+      fingerprints => array[meterbook.fingerprint(actor, category, source, description, rise, (select l.currency from meterbook.ledger l))],
+      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[category],
+      occurred_ats => array[occurred_at], workspaces => array[workspace], workflows => array[workflow], executions => array[execution],
+      source_references => array[source_reference], metadatas => array[metadata], payer_ids => array[payer], at => moment) r;
+    if result.outcome <> 'inserted' then
+      raise exception using errcode = 'MB001';
+    end if;
+  exception
+    when sqlstate 'MB001' then null;
+    when lock_not_available then
+      result := row(1, rise_key, 'in_progress', null, null, null, total, null)::meterbook.recorded;
+  end;
+  return next result;
+end $$;
+
+CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[] DEFAULT NULL::text[], occurred_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], workspaces text[] DEFAULT NULL::text[], workflows text[] DEFAULT NULL::text[], executions text[] DEFAULT NULL::text[], source_references text[] DEFAULT NULL::text[], lines text[] DEFAULT NULL::text[], metadatas jsonb[] DEFAULT NULL::jsonb[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], payer_ids bigint[] DEFAULT NULL::bigint[], payer_periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, note_conflicts boolean DEFAULT true, key_wait_ms integer DEFAULT 5000) RETURNS SETOF meterbook.recorded
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET lock_timeout TO '5s'
+    SET jit TO 'off'
+    AS $$
+-- All or nothing, in the caller's transaction, which stays usable after a refusal: refusals come back as rows.
+-- `entities` and `periods` are what the caller names (a retry that names another conflicts); `payer_ids` and `payer_periods` come from an
+-- attribution (checked, never compared).
+--
+-- Isolation: at READ COMMITTED the statement that looks a key up has a younger snapshot than the one that waited for its writer, which is
+-- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
+declare
+  size    constant integer := cardinality(keys);
+  moment  timestamptz := coalesce(at, clock_timestamp());
+  written meterbook.recorded[];
+  clashes integer[] := '{}';
+  answers meterbook.recorded[];
+begin
+  if array_ndims(keys) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+     or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
+     or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
+     or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
+     or cardinality(payer_periods) <> size then
+    raise exception using errcode = 'MB050', message = 'the arrays of record_usage differ in length or have more than one dimension',
+      hint = 'Pass one element an entry in each array, or leave the array out.';
+  end if;
+  if size = 0 then return; end if;
+  if key_wait_ms <> 5000 then
+    perform set_config('lock_timeout', key_wait_ms || 'ms', true);    -- until the function ends
+  end if;
+  begin
+    if size = 1 then
+      written := meterbook.write_one(keys[1], fingerprints[1], actors[1], sources[1], descriptions[1], amounts[1], coalesce(categories[1], 'model'),
+        occurred_ats[1], workspaces[1], workflows[1], executions[1], source_references[1], lines[1], metadatas[1], entities[1], periods[1],
+        payer_ids[1], payer_periods[1], moment);
+    else
+      written := meterbook.write_many(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows,
+        executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, moment);
+    end if;
+    if cardinality(written) = size then
+      if size = 1 then
+        return next written[1];
+      else
+        return query select * from unnest(written);
+      end if;
+      return;
+    elsif written <> '{}' and exists (select from meterbook.unanswered(keys, fingerprints, entities, periods)) then
+      clashes := meterbook.clashes_within(written, keys, fingerprints, entities, periods);
+      raise exception using errcode = 'MB001';                                                  -- undoes this call, nothing else
+    end if;
+  exception
+    when sqlstate 'MB001' then
+      written := '{}';
+    when lock_not_available then
+      return query select u.n::integer, u.key, 'in_progress', null::text, null::bigint, null::bigint, u.amount, null::timestamptz
+        from unnest(keys, amounts) with ordinality u(key, amount, n);
+      return;
+  end;
+  return query select * from unnest(written);
+  select array_agg(a order by a.n) into answers
+  from meterbook.answer(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, moment) a
+  where not exists (select from unnest(written) w where w.n = a.n);
+  return query
+    select a.n, a.key,
+      case when a.n = any (clashes) then 'conflict'
+           when a.outcome <> 'not_written' or clashes <> '{}'
+             or exists (select from unnest(answers) b where b.outcome not in ('replayed', 'not_written')) then a.outcome
+           else 'unattributed' end,      -- nothing is wrong any more: it was attributed between the two looks
+      a.entity, a.period, a.belongs_to, a.amount, a.recorded_at
+    from unnest(answers) a;
+  if note_conflicts and exists (select from unnest(answers) a where a.outcome = 'conflict' or a.n = any (clashes))
+     and not exists (select from unnest(answers) a where a.outcome = 'unattributed') then      -- that call comes again
+    perform meterbook.note_conflicts(keys, fingerprints, actors, categories, sources, descriptions, amounts, entities, periods, moment);
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $$
+-- What is wrong with one entry that has no key yet; `not_written` if nothing is.
+#variable_conflict use_variable
+declare
+  acting    meterbook.actor;
+  place_of  meterbook.workspace;
+  named_id  bigint := meterbook.entity_id_of(entity);
+  payer     bigint;
+begin
+  select a.* into acting from meterbook.actor a where a.external_id = actor;
+  select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
+  if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
+  if workspace is not null and attributed is null and place_of.external_id is null then return 'unknown_workspace'; end if;
+  if entity like 'organization:%' and named_id is null then return 'unknown_entity'; end if;
+  if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
+  payer := coalesce(named_id, attributed, place_of.payer_id, case when acting.payer_until > at then acting.payer_id end);
+  if acting.id is null or payer is null or (entity is not null and named_id is null)
+     or not exists (select from meterbook.period_clock c where c.entity_id = payer and c.due_at > at) then
+    return 'unattributed';
+  end if;
+  if asked_period is not null and not exists (select from meterbook.place(payer, asked_period, at, at)) then return 'period_of_another_payer'; end if;
+  if not exists (select from meterbook.place(payer, asked_period, least(coalesce(occurred_at, at), at), at)) then return 'unattributed'; end if;
+  return 'not_written';
+end $$;
+
+CREATE FUNCTION meterbook.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  raise exception using errcode = 'MB010',
+    message = format('%s is append-only: %s refused', tg_table_name, lower(tg_op)),
+    hint = 'Record a correction (meterbook.correct_entry) that points at the entry.';
+end $$;
+
+CREATE FUNCTION meterbook.remove_member(organization text, person text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- What was recorded stays where it is; from now on the person's own subscription, or the person, pays.
+declare
+  moment     timestamptz := coalesce(remove_member.at, clock_timestamp());
+  the_entity bigint := meterbook.existing_organization(remove_member.organization);
+  the_actor  bigint := meterbook.person(remove_member.person);
+begin
+  perform meterbook.lock_members_of(array[the_entity], array[the_actor]);
+  if exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id = the_actor) then
+    raise exception using errcode = 'MB022', message = 'the owner of an organization can''t be removed',
+      hint = 'Transfer the ownership first.';
+  end if;
+  update meterbook.member m set left_at = greatest(moment, m.joined_at)
+  where m.organization_id = the_entity and m.actor_id = the_actor and m.left_at is null;
+  if not found then
+    raise exception using errcode = 'MB023', message = 'the user is not a member of this organization';
+  end if;
+  perform meterbook.settle_payers(array[the_actor], moment);
+end $$;
+
+CREATE FUNCTION meterbook.resolve(actor text, workspace text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(outcome text, entity text, entity_id bigint, period_id bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+  select case when p.id is not null then 'resolved'
+              when resolve.workspace is not null and not exists (select from meterbook.workspace w where w.external_id = resolve.workspace)
+              then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
+  from (select) as always
+  left join meterbook.actor a on a.external_id = resolve.actor
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(resolve.at, clock_timestamp())) p
+    on a.id is not null
+$$;
+
+CREATE TABLE meterbook.event_key (
+    key uuid NOT NULL,
+    fingerprint uuid NOT NULL,
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    belongs_to bigint,
+    amount numeric NOT NULL,
+    recorded_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.event_key IS 'Every key that ever took effect, with all that a replay must answer. Global and permanent.';
+
+CREATE FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint uuid, entity text, period bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  -- A retry says what the first writer said; an entity or period that it names must be the first one's too (of a late entry: the closed period).
+  select k.fingerprint = fingerprint
+     and (entity is null or coalesce(k.entity_id = meterbook.entity_id_of(entity), false))
+     and (period is null or period = coalesce(k.belongs_to, k.period_id))
+$$;
+
+CREATE FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Final figures per entity and actor, kept for good, and the state. Under lock_fold and lock_period, after fold_period and the final charge.
+begin
+  insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
+    charged_cents, credits_cents, written_off_cents, given_back_cents)
+  select the_entity, the_period, seal_period.at, seal_period.baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0),
+         seal_period.refresh, seal_period.effective, seal_period.overage,
+         coalesce(c.charged, 0), coalesce(c.credits, 0), coalesce(c.written_off, 0), given_back
+  from (select) as always
+  left join meterbook.usage_rollup r on r.entity_id = the_entity and r.period_id = the_period and r.grain = 'total' and r.part = '' and r.detail = ''
+  left join (select sum(x.charged_cents)::bigint as charged, sum(x.credits_cents)::bigint as credits, sum(x.written_off_cents)::bigint as written_off
+             from meterbook.charge x where x.entity_id = the_entity and x.period_id = the_period) c on true;
+  insert into meterbook.sealed_actor (entity_id, period_id, actor_id, amount, entries)
+  select the_entity, the_period, r.part::bigint, r.amount, r.entries from meterbook.usage_rollup r
+  where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor';
+  update meterbook.billing_period p set state = 'closed' where p.entity_id = the_entity and p.id = the_period;
+  delete from meterbook.deferred_close d where d.entity_id = the_entity and d.period_id = the_period;
+  delete from meterbook.alert_mark m where m.entity_id = the_entity and m.period_id = the_period;
+end $$;
+
+CREATE FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Usage of a running period that a legacy counter held; of a closed one it never changes.
+begin
+  if exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period and p.state <> 'open') then
+    raise exception using errcode = 'MB040', message = 'the baseline of a closed period never changes';
+  end if;
+  delete from meterbook.period_baseline_day d where d.entity_id = the_entity and d.period_id = the_period;
+  insert into meterbook.period_baseline (entity_id, period_id, amount) values (the_entity, the_period, set_baseline.amount)
+  on conflict (entity_id, period_id) do update set amount = excluded.amount;
+  insert into meterbook.period_baseline_day (entity_id, period_id, day, amount)
+  select the_entity, the_period, u.day, u.amount from unnest(days, amounts) u(day, amount);
+  perform meterbook.look_again(the_entity, set_baseline.at);
+end $$;
+
+CREATE FUNCTION meterbook.set_block(the_entity bigint, reason text, reference text, blocked boolean, at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- True if something changed. A reference names what blocks; the block ends with it.
+begin
+  if blocked then
+    insert into meterbook.entity_block (entity_id, reason, reference, blocked_at) values (the_entity, set_block.reason, set_block.reference, set_block.at)
+    on conflict do nothing;
+  else
+    delete from meterbook.entity_block b where b.entity_id = the_entity and b.reason = set_block.reason and b.reference = set_block.reference;
+  end if;
+  return found;
+end $$;
+
+CREATE FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, at timestamp with time zone) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, set_limit.at, set_limit.by)
+  on conflict (entity_id) do update set stored = excluded.stored, set_at = excluded.set_at, set_by = excluded.set_by;
+  select meterbook.look_again(the_entity, set_limit.at)
+$$;
+
+CREATE FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Null: no cap. 0: nothing.
+declare
+  the_entity bigint := meterbook.existing_organization(set_member_cap.organization);
+  the_actor  bigint := (select a.id from meterbook.actor a where a.external_id = set_member_cap.person);
+begin
+  if not exists (select from meterbook.member m where m.organization_id = the_entity and m.actor_id = the_actor and m.left_at is null) then
+    raise exception using errcode = 'MB023', message = 'the user is not a member of this organization';
+  end if;
+  delete from meterbook.member_cap c where c.organization_id = the_entity and c.actor_id = the_actor and set_member_cap.cap is null;
+  insert into meterbook.member_cap (organization_id, actor_id, cap) select the_entity, the_actor, set_member_cap.cap where set_member_cap.cap is not null
+  on conflict (organization_id, actor_id) do update set cap = excluded.cap;
+end $$;
+
+CREATE FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- While an organization pays for somebody, their own subscription is set to cancel at its period's end, as our doing; when it no longer does, ours
+-- is taken back, never theirs, and what has ended stays ended (BEHAVIOUR §12).
+declare s record;
+begin
+  for s in
+    select b.id, b.owner_id, meterbook.term_end(b, settle_cancellations.at) as ends_at, b.cancel_at_period_end, a.payer_id <> b.owner_id as another_pays
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > settle_cancellations.at)
+    where a.id = any (actors) and a.payer_id is not null
+      and (case when a.payer_id <> b.owner_id then not b.cancel_at_period_end else b.cancelled_by_us end)
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = s.another_pays, cancelled_by_us = s.another_pays,
+      ended_at = case when s.another_pays then s.ends_at end
+    where b.id = s.id;
+    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+    values (s.owner_id, 'cancel_at_period_end', 'cancel:' || s.id || ':' || gen_random_uuid(),
+            jsonb_build_object('subscription', s.id, 'cancel_at_period_end', s.another_pays), settle_cancellations.at);
+  end loop;
+end $$;
+
+CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- Who pays, and what follows for the own subscriptions of those whose payer is another now; what follows may move the instant at which the
+-- clock decides again. A subscription that somebody takes out while an organization pays is their own doing, and stays.
+declare
+  known   bigint[];
+  before  bigint[];
+  flipped bigint[];
+begin
+  perform from meterbook.actor a where a.id = any (actors) order by a.id for no key update;
+  select array_agg(a.id order by a.id), array_agg(coalesce(a.payer_id, 0) order by a.id) into known, before
+  from meterbook.actor a where a.id = any (actors);
+  perform meterbook.decide_payers(actors, at);
+  select array_agg(a.id order by a.id) into flipped
+  from unnest(known, before) was(id, payer_id) join meterbook.actor a on a.id = was.id where a.payer_id <> was.payer_id;
+  if flipped is not null then
+    perform meterbook.settle_cancellations(flipped, at);
+    perform meterbook.decide_payers(flipped, at);
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What was decided for good when the ledger was made.
+  select l.currency, l.free_period from meterbook.ledger l
+$$;
+
+CREATE FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+-- The n for which anchor + n·months <= at < anchor + (n + 1)·months.
+declare n integer;
+begin
+  n := floor(((extract(year from at at time zone 'UTC') - extract(year from anchor at time zone 'UTC')) * 12
+            + extract(month from at at time zone 'UTC') - extract(month from anchor at time zone 'UTC')) / months);
+  while meterbook.months_after(anchor, n * months) > at loop n := n - 1; end loop;
+  while meterbook.months_after(anchor, (n + 1) * months) <= at loop n := n + 1; end loop;
+  return n;
+end $$;
+
+CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- The end of the interval that is paid for at `at`: as reported, and from then on by the anchor.
+  select case when at < s.ends_at then s.ends_at
+              else meterbook.months_after(s.anchor, (meterbook.step_of(s.anchor, s.interval_months, at) + 1) * s.interval_months) end
+$$;
+
+CREATE FUNCTION meterbook.transfer_ownership(organization text, person text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Changes who is asked, not one amount. The new owner must be a member; the old one stays, as an admin.
+declare
+  the_entity bigint := meterbook.existing_organization(transfer_ownership.organization);
+  the_actor  bigint := meterbook.person(transfer_ownership.person);
+begin
+  perform meterbook.lock_members_of(array[the_entity]);
+  if not exists (select from meterbook.member m where m.organization_id = the_entity and m.actor_id = the_actor and m.left_at is null) then
+    raise exception using errcode = 'MB023', message = 'the user is not a member of this organization', hint = 'Add the member first.';
+  end if;
+  update meterbook.member m set role = case when m.actor_id = the_actor then 'owner' else 'admin' end
+  where m.organization_id = the_entity and m.left_at is null and (m.role = 'owner' or m.actor_id = the_actor);
+  update meterbook.organization o set owner_id = the_actor where o.entity_id = the_entity;
+end $$;
+
+CREATE FUNCTION meterbook.unanswered(keys uuid[], fingerprints uuid[], entities text[], periods bigint[]) RETURNS TABLE(key uuid)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Keys of a call that are neither written nor replayed.
+  select u.key from unnest(keys, fingerprints, entities, periods) u(key, fingerprint, entity, period)
+  where not exists (select from meterbook.event_key k where k.key = u.key and meterbook.same_intent(k, u.fingerprint, u.entity, u.period))
+$$;
+
+CREATE FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- A close that has to wait: the period takes entries again, and somebody is told once.
+begin
+  update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
+  insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
+  on conflict do nothing;
+  if found then
+    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period,
+            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at)
+    on conflict do nothing;
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS TABLE(grain text, part text, detail text, amount numeric, entries bigint, digest numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Every grain of a period from one snapshot: total, day, actor, description (source in part). STABLE: shares the caller's snapshot (I6).
+  with pending as materialized (select p.* from meterbook.pending_of(the_entity, the_period, at) p),
+  term as (
+    select r.grain, r.part, r.detail, r.amount, r.entries, r.digest from meterbook.usage_rollup r
+    where r.entity_id = the_entity and r.period_id = the_period and (grains is null or r.grain = any (grains))
+    union all
+    select case grouping(p.day, p.actor_id, p.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end,
+           coalesce(p.day::text, p.actor_id::text, p.source, ''), coalesce(p.description, ''), sum(p.amount), sum(p.entries)::bigint, sum(p.digest)
+    from pending p group by grouping sets ((), (p.day), (p.actor_id), (p.source, p.description)) having count(*) > 0)
+  select t.grain, t.part, t.detail, sum(t.amount), sum(t.entries)::bigint, sum(t.digest) from term t
+  where grains is null or t.grain = any (grains) group by t.grain, t.part, t.detail
+$$;
+
+CREATE FUNCTION meterbook.window_of(s meterbook.subscription, at timestamp with time zone) RETURNS TABLE(starts_at timestamp with time zone, ends_at timestamp with time zone)
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+-- The usage window of a subscription that contains `at`: what was reported, month by month inside longer intervals, and from its end
+-- on the intervals that follow from the anchor.
+declare
+  term_starts timestamptz := s.starts_at;
+  term_ends   timestamptz := s.ends_at;
+  n integer;
+begin
+  if at >= s.ends_at or at < s.starts_at then
+    n := meterbook.step_of(s.anchor, s.interval_months, at);
+    term_starts := meterbook.months_after(s.anchor, n * s.interval_months);
+    term_ends := meterbook.months_after(s.anchor, (n + 1) * s.interval_months);
+    if at < s.starts_at then
+      term_ends := least(term_ends, s.starts_at);
+    else
+      term_starts := greatest(term_starts, s.ends_at);
+    end if;
+  end if;
+  if s.interval_months = 1 then
+    return query select term_starts, term_ends;
+  else
+    n := meterbook.step_of(s.anchor, 1, greatest(at, term_starts));
+    return query select greatest(term_starts, meterbook.months_after(s.anchor, n)), least(term_ends, meterbook.months_after(s.anchor, n + 1));
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.without_home(deltas tid[], at timestamp with time zone) RETURNS SETOF bigint
+    LANGUAGE sql STABLE
+    AS $$
+  -- Entities of these deltas that have late ones, and nowhere to book them yet.
+  -- `offset 0` keeps the look-up by ctid apart: joined first, the planner compares every delta with every ctid.
+  select distinct d.entity_id from (select w.entity_id, w.period_id from meterbook.usage_delta w where w.ctid = any (deltas) offset 0) d
+  join meterbook.billing_period p on p.entity_id = d.entity_id and p.id = d.period_id and p.state = 'closed'
+  where not exists (
+    select from meterbook.period_clock c join meterbook.billing_period h on h.entity_id = c.entity_id and h.id = c.home_id and h.state = 'open'
+    where c.entity_id = d.entity_id and c.due_at > at)
+  order by 1
+$$;
+
+CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
+declare charge_id bigint;
+begin
+  insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
+  values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
+  insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
+  select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  if charged > 0 then
+    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+    select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
+           jsonb_build_object('charge', charge_id, 'period', the_period, 'kind', the_kind, 'amount_cents', charged,
+                              'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription), write_charge.at
+    from meterbook.billing_period p left join meterbook.subscription s on s.id = p.subscription_id
+    where p.entity_id = the_entity and p.id = the_period;
+  end if;
+  return charge_id;
+end $$;
+
+CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) RETURNS meterbook.recorded[]
+    LANGUAGE plpgsql
+    SET enable_nestloop TO 'off'
+    AS $$
+-- A batch in one statement. The planner can't know how many entries an array holds: without nested loops it hashes what is joined by key,
+-- and each `cross join lateral (… limit 1)` stays the index probe that it is.
+#variable_conflict use_column
+declare written meterbook.recorded[];
+begin
+  with entry as materialized (            -- sorted by key: no deadlock between overlapping calls; distinct: a key twice in a call is one row
+    select distinct on (u.key) u.*, least(coalesce(u.occurred_at, moment), moment) as happened,
+           coalesce(u.workspace, '') as in_workspace, coalesce(u.entity, '') as named, coalesce(u.payer_id, 0) as attributed
+    from unnest(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows, executions,
+                source_references, lines, metadatas, entities, periods, payer_ids, payer_periods)
+      with ordinality u(key, fingerprint, actor, source, description, amount, category, occurred_at, workspace, workflow, execution,
+                        source_reference, line, metadata, entity, period, payer_id, payer_period, n)
+    order by u.key, u.n),
+  party as materialized (                 -- who pays, once for all the entries that say the same; read, never locked (I8)
+    select said.*, acting.id as actor_id, payer.id as entity_id, payer.name as entity_name,
+           payer.home_id, payer.home_since, payer.home_starts_at, payer.home_ends_at
+    from (select distinct actor, in_workspace, named, attributed from entry) said
+    cross join lateral (select a.* from meterbook.actor a where a.external_id = said.actor limit 1) acting
+    cross join lateral (select p.* from meterbook.payer_of_entry(nullif(said.named, ''), nullif(said.attributed, 0), nullif(said.in_workspace, ''),
+                                                                 acting.payer_id, acting.payer_until, moment) p limit 1) payer),
+  sound as materialized (
+    select e.*, p.actor_id, p.entity_id, p.entity_name, home.period_id, home.belongs_to, meterbook.day_in(e.happened, home.starts_at, home.ends_at) as day
+    from entry e join party p using (actor, in_workspace, named, attributed)
+    cross join lateral (
+      select p.home_id as period_id, null::bigint as belongs_to, p.home_starts_at as starts_at, p.home_ends_at as ends_at
+      where meterbook.goes_home(coalesce(e.period, e.payer_period), e.happened, p.home_since)
+      union all
+      select q.* from meterbook.place(p.entity_id, coalesce(e.period, e.payer_period), e.happened, moment) q
+      where not meterbook.goes_home(coalesce(e.period, e.payer_period), e.happened, p.home_since)) home
+    where coalesce(e.occurred_at <= moment + interval '5 minutes', true)),
+  new_key as (
+    insert into meterbook.event_key (key, fingerprint, entity_id, period_id, belongs_to, amount, recorded_at)
+    select key, fingerprint, entity_id, period_id, belongs_to, amount, moment from sound order by key
+    on conflict do nothing returning key),
+  fresh as materialized (select s.* from sound s join new_key using (key)),
+  logged as (
+    insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, belongs_to, day, actor_id, occurred_at, amount, category,
+      source, description, workspace, workflow, execution, source_reference, line)
+    select entity_id, moment, key, period_id, belongs_to, day, actor_id, happened, amount, coalesce(category, 'model'),
+      source, description, workspace, workflow, execution, source_reference, line from fresh),
+  noted as (
+    insert into meterbook.entry_metadata (entity_id, key, recorded_at, metadata)
+    select entity_id, key, moment, metadata from fresh where metadata is not null),
+  delta as (
+    insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
+    select entity_id, period_id, day, actor_id, source, description, sum(amount), count(*), sum(meterbook.key_weight(key) * amount),
+           array_agg(key), moment
+    from fresh group by entity_id, period_id, day, actor_id, source, description)
+  select coalesce(array_agg(row(n, key, 'inserted', entity_name, period_id, belongs_to, amount, moment)::meterbook.recorded), '{}') into written
+  from fresh;
+  return written;
+end $$;
+
+CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) RETURNS meterbook.recorded[]
+    LANGUAGE plpgsql
+    AS $$
+-- One entry as plain statements: a third of the latency of the batch's plan (docs/operating/performance.md).
+#variable_conflict use_variable
+declare
+  payer    record;
+  home     record;
+  happened timestamptz := least(coalesce(occurred_at, moment), moment);
+  day      integer;
+begin
+  if occurred_at > moment + interval '5 minutes' then return '{}'; end if;
+  if num_nonnulls(entity, payer_id, workspace) = 0 then     -- most calls: what payer_of_entry says, without what it has to look for
+    select a.id as actor_id, e.id, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as name, c.home_id, c.home_since, c.home_starts_at, c.home_ends_at
+    into payer from meterbook.actor a
+    join meterbook.billing_entity e on e.id = a.payer_id join meterbook.period_clock c on c.entity_id = a.payer_id
+    where a.external_id = actor and a.payer_until > moment and c.due_at > moment;
+  else
+    select a.id as actor_id, p.* into payer from meterbook.actor a
+    cross join lateral meterbook.payer_of_entry(entity, payer_id, workspace, a.payer_id, a.payer_until, moment) p where a.external_id = actor;
+  end if;
+  if not found then return '{}'; end if;
+  if meterbook.goes_home(coalesce(period, payer_period), happened, payer.home_since) then
+    select payer.home_id as period_id, null::bigint as belongs_to, payer.home_starts_at as starts_at, payer.home_ends_at as ends_at into home;
+  else
+    select p.* into home from meterbook.place(payer.id, coalesce(period, payer_period), happened, moment) p;
+    if not found then return '{}'; end if;
+  end if;
+  insert into meterbook.event_key (key, fingerprint, entity_id, period_id, belongs_to, amount, recorded_at)
+  values (key, fingerprint, payer.id, home.period_id, home.belongs_to, amount, moment) on conflict do nothing;
+  if not found then return '{}'; end if;
+  day := meterbook.day_in(happened, home.starts_at, home.ends_at);
+  insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, belongs_to, day, actor_id, occurred_at, amount, category, source,
+    description, workspace, workflow, execution, source_reference, line)
+  values (payer.id, moment, key, home.period_id, home.belongs_to, day, payer.actor_id, happened, amount, category, source,
+    description, workspace, workflow, execution, source_reference, line);
+  insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
+  values (payer.id, home.period_id, day, payer.actor_id, source, description, amount, 1, meterbook.key_weight(key) * amount, array[key], moment);
+  if metadata is not null then
+    insert into meterbook.entry_metadata (entity_id, key, recorded_at, metadata) values (payer.id, key, moment, metadata);
+  end if;
+  return array[row(1, key, 'inserted', payer.name, home.period_id, home.belongs_to, amount, moment)::meterbook.recorded];
+end $$;
+
+CREATE TABLE meterbook.actor (
+    id bigint NOT NULL,
+    external_id text,
+    payer_id bigint,
+    payer_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT actor_external_id_is_not_empty CHECK ((external_id <> ''::text))
+);
+
+COMMENT ON TABLE meterbook.actor IS 'The user whose action cost money, and who pays for it: read, never locked, by recorders.';
+
+COMMENT ON COLUMN meterbook.actor.payer_until IS 'The instant at which the clock alone may change the payer; from then on it is decided again.';
+
+ALTER TABLE meterbook.actor ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.actor_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.alert_mark (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    mark smallint NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    CONSTRAINT alert_mark_is_known CHECK ((mark = ANY (ARRAY[80, 100])))
+);
+
+COMMENT ON TABLE meterbook.alert_mark IS 'Marks of the limit that were crossed and told; below 70 % both are armed again.';
+
+CREATE TABLE meterbook.billing_entity (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    external_id text,
+    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
+    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
+);
+
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased.';
+
+ALTER TABLE meterbook.billing_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.billing_entity_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.billing_period (
+    entity_id bigint NOT NULL,
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    subscription_id text,
+    plan text NOT NULL,
+    seats integer NOT NULL,
+    included numeric,
+    refresh_per_day numeric NOT NULL,
+    state text DEFAULT 'open'::text NOT NULL,
+    resting boolean DEFAULT false NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    CONSTRAINT billing_period_dated_has_subscription CHECK (((kind <> 'dated'::text) OR (subscription_id IS NOT NULL))),
+    CONSTRAINT billing_period_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
+    CONSTRAINT billing_period_kind_is_known CHECK ((kind = ANY (ARRAY['dated'::text, 'free'::text, 'history'::text]))),
+    CONSTRAINT billing_period_refresh_is_money CHECK (((refresh_per_day >= (0)::numeric) AND (refresh_per_day < '1000000000000'::numeric))),
+    CONSTRAINT billing_period_starts_before_it_ends CHECK ((starts_at < ends_at)),
+    CONSTRAINT billing_period_state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'sealing'::text, 'closed'::text])))
+);
+
+COMMENT ON COLUMN meterbook.billing_period.included IS 'The largest that plan and seats gave at any moment of the period; null: no overage.';
+
+COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
+
+COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+
+ALTER TABLE meterbook.billing_period ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.billing_period_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.charge (
+    entity_id bigint NOT NULL,
+    id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    kind text NOT NULL,
+    charged_cents bigint NOT NULL,
+    credits_cents bigint NOT NULL,
+    written_off_cents bigint DEFAULT 0 NOT NULL,
+    overage numeric NOT NULL,
+    at timestamp with time zone NOT NULL,
+    CONSTRAINT charge_charged_not_negative CHECK ((charged_cents >= 0)),
+    CONSTRAINT charge_credits_not_negative CHECK ((credits_cents >= 0)),
+    CONSTRAINT charge_kind_is_known CHECK ((kind = ANY (ARRAY['threshold'::text, 'final'::text]))),
+    CONSTRAINT charge_of_something CHECK ((((charged_cents + credits_cents) + written_off_cents) > 0)),
+    CONSTRAINT charge_written_off_not_negative CHECK ((written_off_cents >= 0))
+);
+
+ALTER TABLE meterbook.charge ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.charge_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.correction (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    corrects uuid NOT NULL,
+    of_period bigint NOT NULL,
+    of_day integer,
+    booked bigint NOT NULL,
+    amount numeric NOT NULL
+);
+
+COMMENT ON TABLE meterbook.correction IS 'Corrections once more, by the period and day of the entry that they correct: what a bill is recomputed with.';
+
+CREATE TABLE meterbook.credit_grant (
+    entity_id bigint NOT NULL,
+    id bigint NOT NULL,
+    grant_key text NOT NULL,
+    cents bigint NOT NULL,
+    source text NOT NULL,
+    priority integer NOT NULL,
+    expires_at timestamp with time zone,
+    granted_at timestamp with time zone NOT NULL,
+    period_id bigint,
+    CONSTRAINT credit_grant_positive CHECK ((cents > 0))
+);
+
+COMMENT ON COLUMN meterbook.credit_grant.period_id IS 'The closed period that a correction gave back.';
+
+ALTER TABLE meterbook.credit_grant ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.credit_grant_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.credit_spend (
+    entity_id bigint NOT NULL,
+    grant_id bigint NOT NULL,
+    id bigint NOT NULL,
+    charge_id bigint,
+    moved_to bigint,
+    cents bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    CONSTRAINT credit_spend_for_something CHECK (((charge_id IS NULL) <> (moved_to IS NULL))),
+    CONSTRAINT credit_spend_positive CHECK ((cents > 0))
+);
+
+COMMENT ON TABLE meterbook.credit_spend IS 'Which grant paid which charge. Never taken back.';
+
+ALTER TABLE meterbook.credit_spend ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.credit_spend_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.cumulative_request (
+    request uuid NOT NULL,
+    actor_id bigint NOT NULL,
+    entity_id bigint NOT NULL,
+    workspace text,
+    category text NOT NULL,
+    source text NOT NULL,
+    description text NOT NULL,
+    total numeric NOT NULL,
+    CONSTRAINT cumulative_request_total_is_positive CHECK (((total > (0)::numeric) AND (total < '1000000000000'::numeric)))
+);
+
+COMMENT ON TABLE meterbook.cumulative_request IS 'The largest running total that a request reported, bound to its first flush.';
+
+CREATE TABLE meterbook.deferred_close (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.deferred_close IS 'Periods whose charge can''t be addressed: never forgiven, they wait for ids or an owner.';
+
+CREATE TABLE meterbook.entity_block (
+    entity_id bigint NOT NULL,
+    reason text NOT NULL,
+    reference text DEFAULT ''::text NOT NULL,
+    blocked_at timestamp with time zone NOT NULL,
+    CONSTRAINT entity_block_reason_is_known CHECK ((reason = ANY (ARRAY['payment_failed'::text, 'dispute'::text, 'administrative'::text])))
+);
+
+COMMENT ON COLUMN meterbook.entity_block.reference IS 'The invoice or dispute that blocks; the block ends with it, not with another one''s success.';
+
+CREATE TABLE meterbook.entity_limit (
+    entity_id bigint NOT NULL,
+    stored numeric NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    set_by text,
+    CONSTRAINT entity_limit_is_money CHECK (((stored >= (0)::numeric) AND (stored < '1000000000000'::numeric) AND (stored = round(stored, 2))))
+);
+
+COMMENT ON TABLE meterbook.entity_limit IS 'What an edit stored, in whole cents; only an edit writes it.';
+
+CREATE TABLE meterbook.entry_correction (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    original numeric NOT NULL,
+    corrected numeric NOT NULL,
+    CONSTRAINT entry_correction_leaves_nothing_below_zero CHECK (((original + corrected) >= (0)::numeric))
+);
+
+COMMENT ON TABLE meterbook.entry_correction IS 'How much of an entry was corrected so far; the constraint is the guard of the race.';
+
+CREATE TABLE meterbook.entry_metadata (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    metadata jsonb NOT NULL
+);
+
+COMMENT ON TABLE meterbook.entry_metadata IS 'What callers said besides the money. May be pruned; no figure depends on it.';
+
+CREATE TABLE meterbook.hold (
+    hold_key text NOT NULL,
+    entity_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    workspace text,
+    amount numeric NOT NULL,
+    granted_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    ended_at timestamp with time zone,
+    settled numeric,
+    settle_key uuid,
+    CONSTRAINT hold_amount_is_money CHECK (((amount > (0)::numeric) AND (amount < '1000000000000'::numeric))),
+    CONSTRAINT hold_state_is_known CHECK ((state = ANY (ARRAY['active'::text, 'settled'::text, 'released'::text, 'expired'::text])))
+);
+
+CREATE TABLE meterbook.hold_end (
+    entity_id bigint NOT NULL,
+    amount numeric NOT NULL,
+    hold_key text NOT NULL
+);
+
+COMMENT ON TABLE meterbook.hold_end IS 'Holds that ended since the gate was last counted; appended by whoever ends them, consumed by the next hold.';
+
+CREATE TABLE meterbook.hold_gate (
+    entity_id bigint NOT NULL,
+    held numeric NOT NULL
+);
+
+COMMENT ON TABLE meterbook.hold_gate IS 'Sum of the holds granted and not yet seen to end. Locked by hold alone, in short transactions.';
+
+CREATE TABLE meterbook.key_conflict (
+    id bigint NOT NULL,
+    key uuid NOT NULL,
+    at timestamp with time zone NOT NULL,
+    first_said jsonb NOT NULL,
+    then_said jsonb NOT NULL
+);
+
+COMMENT ON TABLE meterbook.key_conflict IS 'Keys that were used again for something else, with both versions: counted, visible, never charged.';
+
+ALTER TABLE meterbook.key_conflict ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.key_conflict_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.late_entry (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    stamped bigint NOT NULL,
+    booked bigint NOT NULL,
+    day integer
+);
+
+COMMENT ON TABLE meterbook.late_entry IS 'Entries that became visible after their period was sealed: their stamp stays, they are booked to the open period.';
+
+CREATE TABLE meterbook.ledger (
+    id smallint DEFAULT 1 NOT NULL,
+    currency text NOT NULL,
+    free_period text NOT NULL,
+    CONSTRAINT ledger_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT ledger_free_period_is_known CHECK ((free_period = ANY (ARRAY['lifetime'::text, 'calendar'::text]))),
+    CONSTRAINT ledger_is_one_row CHECK ((id = 1))
+);
+
+CREATE TABLE meterbook.member (
+    id bigint NOT NULL,
+    organization_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    role text NOT NULL,
+    joined_at timestamp with time zone NOT NULL,
+    left_at timestamp with time zone,
+    CONSTRAINT member_leaves_after_joining CHECK ((left_at >= joined_at)),
+    CONSTRAINT member_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text])))
+);
+
+CREATE TABLE meterbook.member_cap (
+    organization_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    cap numeric NOT NULL,
+    CONSTRAINT member_cap_is_money CHECK (((cap >= (0)::numeric) AND (cap < '1000000000000'::numeric)))
+);
+
+ALTER TABLE meterbook.member ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.member_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.migration (
+    number integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE meterbook.moved_entity (
+    entity_id bigint NOT NULL,
+    id bigint NOT NULL,
+    since timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
+
+ALTER TABLE meterbook.moved_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.moved_entity_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.organization (
+    entity_id bigint NOT NULL,
+    owner_id bigint,
+    created_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE meterbook.outbox (
+    id bigint NOT NULL,
+    entity_id bigint NOT NULL,
+    kind text NOT NULL,
+    dedupe_key text NOT NULL,
+    payload jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT outbox_kind_is_known CHECK ((kind = ANY (ARRAY['charge'::text, 'cancel_at_period_end'::text, 'alert'::text])))
+);
+
+COMMENT ON TABLE meterbook.outbox IS 'What has to be told to others, written in the transaction that decided it (I3).';
+
+ALTER TABLE meterbook.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.period_baseline (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    amount numeric NOT NULL,
+    CONSTRAINT period_baseline_is_money CHECK (((amount >= (0)::numeric) AND (amount < '1000000000000'::numeric)))
+);
+
+CREATE TABLE meterbook.period_baseline_day (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    day integer NOT NULL,
+    amount numeric NOT NULL,
+    CONSTRAINT period_baseline_day_is_money CHECK (((amount >= (0)::numeric) AND (amount < '1000000000000'::numeric)))
+);
+
+COMMENT ON TABLE meterbook.period_baseline_day IS 'The days that legacy audit rows give the baseline, oldest first until it is used up; the rest has no day and is not refreshed.';
+
+CREATE TABLE meterbook.sealed_actor (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    amount numeric NOT NULL,
+    entries bigint NOT NULL
+);
+
+CREATE TABLE meterbook.sealed_period (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    closed_at timestamp with time zone NOT NULL,
+    baseline numeric NOT NULL,
+    amount numeric NOT NULL,
+    entries bigint NOT NULL,
+    digest numeric NOT NULL,
+    refresh numeric NOT NULL,
+    effective numeric NOT NULL,
+    overage numeric NOT NULL,
+    charged_cents bigint NOT NULL,
+    credits_cents bigint NOT NULL,
+    written_off_cents bigint NOT NULL,
+    given_back_cents bigint NOT NULL
+);
+
+COMMENT ON TABLE meterbook.sealed_period IS 'Final figures of a closed period, whole; what becomes visible later is late.';
+
+CREATE TABLE meterbook.subscription_segment (
+    owner_id bigint NOT NULL,
+    id bigint NOT NULL,
+    subscription_id text NOT NULL,
+    effective_at timestamp with time zone NOT NULL,
+    plan text NOT NULL,
+    seats integer NOT NULL,
+    included numeric,
+    refresh_per_day numeric NOT NULL,
+    noted_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.subscription_segment IS 'Plan and seats of a subscription from an instant on; a period''s allowance is the largest that was in force in it.';
+
+ALTER TABLE meterbook.subscription_segment ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.subscription_segment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.usage_delta (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    day integer,
+    actor_id bigint NOT NULL,
+    source text NOT NULL,
+    description text NOT NULL,
+    amount numeric NOT NULL,
+    entries bigint NOT NULL,
+    digest numeric NOT NULL,
+    keys uuid[] NOT NULL,
+    recorded_at timestamp with time zone NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='20000', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE meterbook.usage_delta IS 'What recorders append and the compactor consumes: no row is ever updated, so none is hot.';
+
+CREATE TABLE meterbook.usage_log (
+    entity_id bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    key uuid NOT NULL,
+    period_id bigint NOT NULL,
+    belongs_to bigint,
+    day integer,
+    actor_id bigint NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    amount numeric NOT NULL,
+    category text NOT NULL,
+    source text NOT NULL,
+    description text NOT NULL,
+    workspace text,
+    workflow text,
+    execution text,
+    source_reference text,
+    line text,
+    corrects uuid,
+    reason text,
+    CONSTRAINT usage_log_amount_is_money CHECK (((amount <> 'NaN'::numeric) AND (amount > '-1000000000000'::numeric) AND (amount < '1000000000000'::numeric) AND (amount = round(amount, 12)))),
+    CONSTRAINT usage_log_category_is_known CHECK ((category = ANY (ARRAY['model'::text, 'fixed'::text, 'tool'::text]))),
+    CONSTRAINT usage_log_description_has_a_length CHECK (((length(description) >= 1) AND (length(description) <= 512))),
+    CONSTRAINT usage_log_occurred_at_is_finite CHECK (((occurred_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < 'infinity'::timestamp with time zone))),
+    CONSTRAINT usage_log_source_has_a_length CHECK (((length(source) >= 1) AND (length(source) <= 128))),
+    CONSTRAINT usage_log_usage_is_positive CHECK (((amount > (0)::numeric) OR (corrects IS NOT NULL)))
+)
+PARTITION BY RANGE (recorded_at);
+
+COMMENT ON COLUMN meterbook.usage_log.belongs_to IS 'The closed period that a late entry belongs to; period_id is where it is booked.';
+
+COMMENT ON COLUMN meterbook.usage_log.day IS 'Bucket of 24 hours from the period''s start; null: given back in money, in the total but in no effective usage.';
+
+CREATE TABLE meterbook.usage_log_default (
+    entity_id bigint CONSTRAINT usage_log_entity_id_not_null NOT NULL,
+    recorded_at timestamp with time zone CONSTRAINT usage_log_recorded_at_not_null NOT NULL,
+    key uuid CONSTRAINT usage_log_key_not_null NOT NULL,
+    period_id bigint CONSTRAINT usage_log_period_id_not_null NOT NULL,
+    belongs_to bigint,
+    day integer,
+    actor_id bigint CONSTRAINT usage_log_actor_id_not_null NOT NULL,
+    occurred_at timestamp with time zone CONSTRAINT usage_log_occurred_at_not_null NOT NULL,
+    amount numeric CONSTRAINT usage_log_amount_not_null NOT NULL,
+    category text CONSTRAINT usage_log_category_not_null NOT NULL,
+    source text CONSTRAINT usage_log_source_not_null NOT NULL,
+    description text CONSTRAINT usage_log_description_not_null NOT NULL,
+    workspace text,
+    workflow text,
+    execution text,
+    source_reference text,
+    line text,
+    corrects uuid,
+    reason text,
+    CONSTRAINT usage_log_amount_is_money CHECK (((amount <> 'NaN'::numeric) AND (amount > '-1000000000000'::numeric) AND (amount < '1000000000000'::numeric) AND (amount = round(amount, 12)))),
+    CONSTRAINT usage_log_category_is_known CHECK ((category = ANY (ARRAY['model'::text, 'fixed'::text, 'tool'::text]))),
+    CONSTRAINT usage_log_description_has_a_length CHECK (((length(description) >= 1) AND (length(description) <= 512))),
+    CONSTRAINT usage_log_occurred_at_is_finite CHECK (((occurred_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < 'infinity'::timestamp with time zone))),
+    CONSTRAINT usage_log_source_has_a_length CHECK (((length(source) >= 1) AND (length(source) <= 128))),
+    CONSTRAINT usage_log_usage_is_positive CHECK (((amount > (0)::numeric) OR (corrects IS NOT NULL)))
+);
+
+CREATE TABLE meterbook.usage_rollup (
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    grain text NOT NULL,
+    part text NOT NULL,
+    detail text NOT NULL,
+    amount numeric NOT NULL,
+    entries bigint NOT NULL,
+    digest numeric NOT NULL,
+    descriptions integer DEFAULT 0 NOT NULL,
+    CONSTRAINT usage_rollup_grain_is_known CHECK ((grain = ANY (ARRAY['total'::text, 'day'::text, 'actor'::text, 'description'::text])))
+)
+WITH (fillfactor='70');
+
+COMMENT ON TABLE meterbook.usage_rollup IS 'Sums of consumed deltas: total, by day, by actor, by source (part) and description (detail). With the deltas left, exact.';
+
+CREATE TABLE meterbook.workspace (
+    external_id text NOT NULL,
+    payer_id bigint
+);
+
+COMMENT ON COLUMN meterbook.workspace.payer_id IS 'Exactly this entity pays, whoever the actor is; null leaves it to the actor.';
+
+ALTER TABLE ONLY meterbook.usage_log ATTACH PARTITION meterbook.usage_log_default DEFAULT;
+
+ALTER TABLE ONLY meterbook.actor
+    ADD CONSTRAINT actor_is_named_once UNIQUE (external_id);
+
+ALTER TABLE ONLY meterbook.actor
+    ADD CONSTRAINT actor_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.alert_mark
+    ADD CONSTRAINT alert_mark_pkey PRIMARY KEY (entity_id, period_id, mark);
+
+ALTER TABLE ONLY meterbook.billing_entity
+    ADD CONSTRAINT billing_entity_is_named_once UNIQUE (kind, external_id);
+
+ALTER TABLE ONLY meterbook.billing_entity
+    ADD CONSTRAINT billing_entity_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.billing_period
+    ADD CONSTRAINT billing_period_dated_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'dated'::text));
+
+ALTER TABLE ONLY meterbook.billing_period
+    ADD CONSTRAINT billing_period_free_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'free'::text));
+
+ALTER TABLE ONLY meterbook.billing_period
+    ADD CONSTRAINT billing_period_pkey PRIMARY KEY (entity_id, id);
+
+ALTER TABLE ONLY meterbook.charge
+    ADD CONSTRAINT charge_pkey PRIMARY KEY (entity_id, id);
+
+ALTER TABLE ONLY meterbook.correction
+    ADD CONSTRAINT correction_pkey PRIMARY KEY (entity_id, key);
+
+ALTER TABLE ONLY meterbook.credit_grant
+    ADD CONSTRAINT credit_grant_is_named_once UNIQUE (grant_key);
+
+ALTER TABLE ONLY meterbook.credit_grant
+    ADD CONSTRAINT credit_grant_pkey PRIMARY KEY (entity_id, id);
+
+ALTER TABLE ONLY meterbook.credit_spend
+    ADD CONSTRAINT credit_spend_pkey PRIMARY KEY (entity_id, grant_id, id);
+
+ALTER TABLE ONLY meterbook.cumulative_request
+    ADD CONSTRAINT cumulative_request_pkey PRIMARY KEY (request);
+
+ALTER TABLE ONLY meterbook.deferred_close
+    ADD CONSTRAINT deferred_close_pkey PRIMARY KEY (entity_id, period_id);
+
+ALTER TABLE ONLY meterbook.entity_block
+    ADD CONSTRAINT entity_block_pkey PRIMARY KEY (entity_id, reason, reference);
+
+ALTER TABLE ONLY meterbook.entity_limit
+    ADD CONSTRAINT entity_limit_pkey PRIMARY KEY (entity_id);
+
+ALTER TABLE ONLY meterbook.entry_correction
+    ADD CONSTRAINT entry_correction_pkey PRIMARY KEY (entity_id, key);
+
+ALTER TABLE ONLY meterbook.entry_metadata
+    ADD CONSTRAINT entry_metadata_pkey PRIMARY KEY (entity_id, key);
+
+ALTER TABLE ONLY meterbook.event_key
+    ADD CONSTRAINT event_key_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY meterbook.hold_end
+    ADD CONSTRAINT hold_end_pkey PRIMARY KEY (entity_id, hold_key);
+
+ALTER TABLE ONLY meterbook.hold_gate
+    ADD CONSTRAINT hold_gate_pkey PRIMARY KEY (entity_id);
+
+ALTER TABLE ONLY meterbook.hold
+    ADD CONSTRAINT hold_pkey PRIMARY KEY (hold_key);
+
+ALTER TABLE ONLY meterbook.key_conflict
+    ADD CONSTRAINT key_conflict_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.late_entry
+    ADD CONSTRAINT late_entry_pkey PRIMARY KEY (entity_id, key);
+
+ALTER TABLE ONLY meterbook.ledger
+    ADD CONSTRAINT ledger_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.member_cap
+    ADD CONSTRAINT member_cap_pkey PRIMARY KEY (organization_id, actor_id);
+
+ALTER TABLE ONLY meterbook.member
+    ADD CONSTRAINT member_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY meterbook.moved_entity
+    ADD CONSTRAINT moved_entity_pkey PRIMARY KEY (entity_id, id);
+
+ALTER TABLE ONLY meterbook.organization
+    ADD CONSTRAINT organization_pkey PRIMARY KEY (entity_id);
+
+ALTER TABLE ONLY meterbook.outbox
+    ADD CONSTRAINT outbox_is_said_once UNIQUE (dedupe_key);
+
+ALTER TABLE ONLY meterbook.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.period_baseline_day
+    ADD CONSTRAINT period_baseline_day_pkey PRIMARY KEY (entity_id, period_id, day);
+
+ALTER TABLE ONLY meterbook.period_baseline
+    ADD CONSTRAINT period_baseline_pkey PRIMARY KEY (entity_id, period_id);
+
+ALTER TABLE ONLY meterbook.period_clock
+    ADD CONSTRAINT period_clock_pkey PRIMARY KEY (entity_id);
+
+ALTER TABLE ONLY meterbook.sealed_actor
+    ADD CONSTRAINT sealed_actor_pkey PRIMARY KEY (entity_id, period_id, actor_id);
+
+ALTER TABLE ONLY meterbook.sealed_period
+    ADD CONSTRAINT sealed_period_pkey PRIMARY KEY (entity_id, period_id);
+
+ALTER TABLE ONLY meterbook.subscription
+    ADD CONSTRAINT subscription_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.subscription_segment
+    ADD CONSTRAINT subscription_segment_pkey PRIMARY KEY (owner_id, id);
+
+ALTER TABLE ONLY meterbook.usage_log
+    ADD CONSTRAINT usage_log_pkey PRIMARY KEY (entity_id, recorded_at, key);
+
+ALTER TABLE ONLY meterbook.usage_log_default
+    ADD CONSTRAINT usage_log_default_pkey PRIMARY KEY (entity_id, recorded_at, key);
+
+ALTER TABLE ONLY meterbook.usage_rollup
+    ADD CONSTRAINT usage_rollup_pkey PRIMARY KEY (entity_id, period_id, grain, part, detail);
+
+ALTER TABLE ONLY meterbook.workspace
+    ADD CONSTRAINT workspace_pkey PRIMARY KEY (external_id);
+
+CREATE INDEX billing_period_by_time ON meterbook.billing_period USING btree (entity_id, kind, starts_at);
+
+CREATE INDEX billing_period_to_close ON meterbook.billing_period USING btree (ends_at) WHERE (state <> 'closed'::text);
+
+CREATE UNIQUE INDEX charge_final_once ON meterbook.charge USING btree (entity_id, period_id) WHERE (kind = 'final'::text);
+
+CREATE INDEX charge_of_period ON meterbook.charge USING btree (entity_id, period_id);
+
+CREATE INDEX correction_of_period ON meterbook.correction USING btree (entity_id, of_period);
+
+CREATE INDEX hold_active ON meterbook.hold USING btree (entity_id, expires_at) WHERE (state = 'active'::text);
+
+CREATE INDEX hold_of_entity ON meterbook.hold USING btree (entity_id, granted_at);
+
+CREATE UNIQUE INDEX member_of_one_organization ON meterbook.member USING btree (actor_id) WHERE (left_at IS NULL);
+
+CREATE INDEX member_of_organization ON meterbook.member USING btree (organization_id) WHERE (left_at IS NULL);
+
+CREATE INDEX subscription_of_owner ON meterbook.subscription USING btree (owner_id);
+
+CREATE INDEX subscription_segment_by_time ON meterbook.subscription_segment USING btree (subscription_id, effective_at);
+
+CREATE INDEX usage_delta_of_period ON meterbook.usage_delta USING btree (entity_id, period_id);
+
+ALTER INDEX meterbook.usage_log_pkey ATTACH PARTITION meterbook.usage_log_default_pkey;
+
+CREATE TRIGGER charge_is_append_only BEFORE DELETE OR UPDATE ON meterbook.charge FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.charge ENABLE ALWAYS TRIGGER charge_is_append_only;
+
+CREATE TRIGGER charge_is_not_truncated BEFORE TRUNCATE ON meterbook.charge FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.charge ENABLE ALWAYS TRIGGER charge_is_not_truncated;
+
+CREATE TRIGGER correction_is_append_only BEFORE DELETE OR UPDATE ON meterbook.correction FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.correction ENABLE ALWAYS TRIGGER correction_is_append_only;
+
+CREATE TRIGGER correction_is_not_truncated BEFORE TRUNCATE ON meterbook.correction FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.correction ENABLE ALWAYS TRIGGER correction_is_not_truncated;
+
+CREATE TRIGGER credit_grant_is_append_only BEFORE DELETE OR UPDATE ON meterbook.credit_grant FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.credit_grant ENABLE ALWAYS TRIGGER credit_grant_is_append_only;
+
+CREATE TRIGGER credit_grant_is_not_truncated BEFORE TRUNCATE ON meterbook.credit_grant FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.credit_grant ENABLE ALWAYS TRIGGER credit_grant_is_not_truncated;
+
+CREATE TRIGGER credit_spend_is_append_only BEFORE DELETE OR UPDATE ON meterbook.credit_spend FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_append_only;
+
+CREATE TRIGGER credit_spend_is_not_truncated BEFORE TRUNCATE ON meterbook.credit_spend FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_not_truncated;
+
+CREATE TRIGGER event_key_is_append_only BEFORE DELETE OR UPDATE ON meterbook.event_key FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.event_key ENABLE ALWAYS TRIGGER event_key_is_append_only;
+
+CREATE TRIGGER event_key_is_not_truncated BEFORE TRUNCATE ON meterbook.event_key FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.event_key ENABLE ALWAYS TRIGGER event_key_is_not_truncated;
+
+CREATE TRIGGER late_entry_is_append_only BEFORE DELETE OR UPDATE ON meterbook.late_entry FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.late_entry ENABLE ALWAYS TRIGGER late_entry_is_append_only;
+
+CREATE TRIGGER late_entry_is_not_truncated BEFORE TRUNCATE ON meterbook.late_entry FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.late_entry ENABLE ALWAYS TRIGGER late_entry_is_not_truncated;
+
+CREATE TRIGGER sealed_actor_is_append_only BEFORE DELETE OR UPDATE ON meterbook.sealed_actor FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.sealed_actor ENABLE ALWAYS TRIGGER sealed_actor_is_append_only;
+
+CREATE TRIGGER sealed_actor_is_not_truncated BEFORE TRUNCATE ON meterbook.sealed_actor FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.sealed_actor ENABLE ALWAYS TRIGGER sealed_actor_is_not_truncated;
+
+CREATE TRIGGER sealed_period_is_append_only BEFORE DELETE OR UPDATE ON meterbook.sealed_period FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.sealed_period ENABLE ALWAYS TRIGGER sealed_period_is_append_only;
+
+CREATE TRIGGER sealed_period_is_not_truncated BEFORE TRUNCATE ON meterbook.sealed_period FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.sealed_period ENABLE ALWAYS TRIGGER sealed_period_is_not_truncated;
+
+CREATE TRIGGER subscription_segment_is_append_only BEFORE DELETE OR UPDATE ON meterbook.subscription_segment FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.subscription_segment ENABLE ALWAYS TRIGGER subscription_segment_is_append_only;
+
+CREATE TRIGGER subscription_segment_is_not_truncated BEFORE TRUNCATE ON meterbook.subscription_segment FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.subscription_segment ENABLE ALWAYS TRIGGER subscription_segment_is_not_truncated;
+
+CREATE TRIGGER usage_log_is_append_only BEFORE DELETE OR UPDATE ON meterbook.usage_log FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.usage_log ENABLE ALWAYS TRIGGER usage_log_is_append_only;
+
+CREATE TRIGGER usage_log_is_not_truncated BEFORE TRUNCATE ON meterbook.usage_log FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.usage_log ENABLE ALWAYS TRIGGER usage_log_is_not_truncated;
+
+CREATE TRIGGER usage_log_is_not_truncated BEFORE TRUNCATE ON meterbook.usage_log_default FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.usage_log_default ENABLE ALWAYS TRIGGER usage_log_is_not_truncated;
+
+ALTER TABLE ONLY meterbook.member
+    ADD CONSTRAINT member_actor_id_fkey FOREIGN KEY (actor_id) REFERENCES meterbook.actor(id);
+
+ALTER TABLE ONLY meterbook.organization
+    ADD CONSTRAINT organization_entity_id_fkey FOREIGN KEY (entity_id) REFERENCES meterbook.billing_entity(id);
+
+ALTER TABLE ONLY meterbook.organization
+    ADD CONSTRAINT organization_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES meterbook.actor(id);
+
+ALTER TABLE ONLY meterbook.subscription
+    ADD CONSTRAINT subscription_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES meterbook.billing_entity(id);
+
+ALTER TABLE ONLY meterbook.workspace
+    ADD CONSTRAINT workspace_payer_id_fkey FOREIGN KEY (payer_id) REFERENCES meterbook.billing_entity(id);
+
+GRANT USAGE ON SCHEMA meterbook TO meterbook_writer;
+GRANT USAGE ON SCHEMA meterbook TO meterbook_reader;
+GRANT USAGE ON SCHEMA meterbook TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.subscription TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.subscription TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.amend_periods(s meterbook.subscription, previous_owner bigint, effective timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.applied_migrations() FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.applied_migrations() TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.applied_migrations() TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.applied_migrations() TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.clashes_within(written meterbook.recorded[], keys uuid[], fingerprints uuid[], entities text[], periods bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.decide_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.delete_organization(organization text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.delete_organization(organization text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.delete_organization(organization text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.delete_user(person text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.delete_user(person text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.delete_user(person text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.differences(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.digest_field(field text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.ensure_partitions(months_ahead integer, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.ensure_partitions(months_ahead integer, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.ensure_partitions(months_ahead integer, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.entity_id_of(entity text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.event_key(event_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.first_flush(request text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.first_said(keys uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.grants_of(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.grants_of(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.grants_of(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.key_weight(key uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_fold() FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_members_of(entities bigint[], joining bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.months_after(anchor timestamp with time zone, months integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.move_credits(from_entity bigint, to_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.open_windows(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.owner_entity(owner text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.rebuild(the_entity bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.remove_member(organization text, person text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.remove_member(organization text, person text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.remove_member(organization text, person text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.event_key TO meterbook_reader;
+GRANT SELECT,INSERT ON TABLE meterbook.event_key TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint uuid, entity text, period bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.set_block(the_entity bigint, reason text, reference text, blocked boolean, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.set_block(the_entity bigint, reason text, reference text, blocked boolean, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.set_block(the_entity bigint, reason text, reference text, blocked boolean, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.transfer_ownership(organization text, person text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.transfer_ownership(organization text, person text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.transfer_ownership(organization text, person text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.unanswered(keys uuid[], fingerprints uuid[], entities text[], periods bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.window_of(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.without_home(deltas tid[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE meterbook.actor TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.actor TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.alert_mark TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.alert_mark TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.billing_period TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.billing_period TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.charge TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.charge TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.correction TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.correction TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.credit_grant TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.credit_grant TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.credit_spend TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.credit_spend TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.entity_block TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.entity_block TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.entity_limit TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.entity_limit TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.entry_correction TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.entry_correction TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.entry_metadata TO meterbook_reader;
+GRANT SELECT,INSERT ON TABLE meterbook.entry_metadata TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.hold TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.hold TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.hold_end TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.hold_end TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.hold_gate TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.hold_gate TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.key_conflict TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.key_conflict TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.late_entry TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.late_entry TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.ledger TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.ledger TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.member TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.member TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.member_cap TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.member_cap TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.migration TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.migration TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.moved_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.moved_entity TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.organization TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.organization TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.outbox TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.outbox TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.period_baseline TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.period_baseline TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.period_baseline_day TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.period_baseline_day TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.sealed_actor TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.sealed_actor TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.subscription_segment TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.subscription_segment TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.usage_delta TO meterbook_reader;
+GRANT SELECT,INSERT ON TABLE meterbook.usage_delta TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.usage_log TO meterbook_reader;
+GRANT SELECT,INSERT ON TABLE meterbook.usage_log TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.usage_log_default TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.usage_log_default TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.usage_rollup TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.usage_rollup TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.workspace TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.workspace TO meterbook_importer;

@@ -1,0 +1,147 @@
+"""Credits (BEHAVIOUR §9): the order in which grants are spent, their expiry, what a purchase may be."""
+
+# mypy: disable-error-code="comparison-overlap"
+# An amount is compared with the plain number of the text: Decimal(30) == 30.
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from meterbook import Book, InvalidUsage, KeyConflict
+from meterbook.core.ledgers import Billed
+from tests.bills import balance, charged, check_books, lump, pays
+from tests.conftest import Clock
+from tests.ledger import P1, query, utc
+
+
+async def grant(book: Book, grant_id: str, amount: str = "10", **terms: Any) -> bool:
+    return await book.grant_credit("user:u", amount=amount, grant_id=grant_id, **terms)
+
+
+async def left(book: Book) -> dict[str, int]:
+    """Cents left of each grant."""
+    return {one.grant_id: one.remaining_cents for one in (await book.credits("user:u")).grants}
+
+
+async def test_grants_are_spent_in_the_published_order(book: Book, clock: Clock, database_url: str) -> None:
+    """Lowest priority number, earliest expiry (none last), oldest, id; and each charge knows which grants paid it."""
+    await pays(book, "user:u")
+    soon, later = clock.now + timedelta(days=30), clock.now + timedelta(days=60)
+    await grant(book, "never, old")
+    clock.now += timedelta(minutes=1)
+    await grant(book, "never, new")
+    await grant(book, "never, newest")
+    await grant(book, "later", expires_at=later)
+    await grant(book, "soon", expires_at=soon)
+    await grant(book, "first", priority=1)
+    await grant(book, "last", priority=99, expires_at=soon, amount="500")
+    await lump(book, "u", "130.25")
+    await book.bill_threshold("user:u")
+    paid = query(
+        database_url,
+        "select g.grant_key, s.cents from meterbook.credit_spend s join meterbook.credit_grant g"
+        " on g.id = s.grant_id where s.charge_id is not null order by s.id",
+    )
+    assert paid == [
+        ("first", 1_000),
+        ("soon", 1_000),
+        ("later", 1_000),
+        ("never, old", 1_000),
+        ("never, new", 1_000),
+        ("never, newest", 1_000),
+        ("last", 4_000),
+    ]
+    await check_books(book, database_url)
+
+
+async def test_at_a_threshold_a_grant_is_spendable_while_now_is_before_its_expiry(book: Book, clock: Clock) -> None:
+    """A microsecond before it pays; at the very instant it doesn't."""
+    await pays(book, "user:u")
+    expiry = clock.now
+    clock.now = expiry - timedelta(microseconds=1)
+    await grant(book, "g", expires_at=expiry)
+    await lump(book, "u", "130.25")
+    assert await book.bill_threshold("user:u") == Billed(9_000, 1_000, None)
+    await grant(book, "too late", expires_at=expiry)
+    clock.now = expiry
+    await lump(book, "u", "100")
+    assert await balance(book, "user:u") == 0
+    assert await book.bill_threshold("user:u") == Billed(10_000, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("expiry", "charges"),
+    [
+        (P1[1], [2_000]),
+        (P1[1] + timedelta(microseconds=1), [1_000]),
+        (P1[1] + timedelta(minutes=30), [1_000]),
+    ],
+)
+async def test_at_a_close_the_period_end_decides_however_late_the_closer(
+    book: Book, clock: Clock, database_url: str, expiry: Any, charges: list[int]
+) -> None:
+    """Period end < expiry: pays, also when the closer comes a month after it."""
+    await pays(book, "user:u")
+    await grant(book, "g", expires_at=expiry)
+    await lump(book, "u", "50.25")
+    clock.now = utc(2026, 8, 2)
+    await book.sweep()
+    assert await charged(book, "user:u") == charges
+    await check_books(book, database_url)
+
+
+async def test_what_was_spent_is_never_taken_back(book: Book, clock: Clock) -> None:
+    """An expiry after the spending changes neither the charge nor what was billed, nor does it raise the limit again."""
+    await pays(book, "user:u")
+    await grant(book, "g", "40", expires_at=clock.now + timedelta(days=1))
+    await lump(book, "u", "130.25")
+    await book.bill_threshold("user:u")
+    clock.now += timedelta(days=2)
+    usage = await book.usage("user:u")
+    assert (usage.billed_cents, usage.credits_cents, usage.limit) == (10_000, 4_000, 70)
+    assert await left(book) == {"g": 0}
+
+
+async def test_an_expired_grant_is_neither_spendable_nor_in_the_limit(book: Book, clock: Clock) -> None:
+    """Its balance is 0 from its expiry on."""
+    await pays(book, "user:u")
+    await grant(book, "g", "40", expires_at=clock.now + timedelta(days=1))
+    assert ((await book.usage("user:u")).limit, await balance(book, "user:u")) == (70, 4_000)
+    clock.now += timedelta(days=1)
+    assert ((await book.usage("user:u")).limit, await balance(book, "user:u")) == (30, 0)
+
+
+@pytest.mark.parametrize("amount", ["9.99", "1000.01"])
+async def test_a_purchase_has_bounds(book: Book, amount: str) -> None:
+    """9.99 and 1 000.01 are refused; a promotion of that amount is not."""
+    with pytest.raises(InvalidUsage):
+        await grant(book, "g", amount, source="purchase")
+    assert await grant(book, "g", amount)
+
+
+@pytest.mark.parametrize("amount", ["10", "1000.00"])
+async def test_a_purchase_within_its_bounds_is_granted_once(book: Book, amount: str) -> None:
+    """However often it is delivered; the same id for something else is a conflict."""
+    assert [await grant(book, "in_1", amount, source="purchase") for _ in range(3)] == [True, False, False]
+    with pytest.raises(KeyConflict):
+        await grant(book, "in_1", "11", source="purchase")
+    assert await balance(book, "user:u") == int(amount.split(".", maxsplit=1)[0]) * 100
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "0.001", "NaN", 1.5, True])
+async def test_credit_is_whole_cents_above_nothing(book: Book, amount: Any) -> None:
+    """Anything else is refused and grants nothing."""
+    with pytest.raises(InvalidUsage):
+        await grant(book, "g", amount)
+    assert (await book.credits("user:u")).grants == ()
+
+
+async def test_credits_go_with_a_subscription_to_its_new_owner(book: Book, database_url: str) -> None:
+    """What is spendable is spent here and granted there, terms kept; nothing is made or lost."""
+    await pays(book, "user:u")
+    await grant(book, "g", "25.10")
+    await book.put_organization("o", owner="u")
+    await pays(book, "organization:o", "team_6000", id="sub_user:u")
+    assert (await balance(book, "user:u"), await balance(book, "organization:o")) == (0, 2_510)
+    await check_books(book, database_url)

@@ -1,0 +1,103 @@
+"""Databases for tests: one template a run and server, migrated once, and a copy of it for each test."""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+from meterbook.postgres.migrate import migrate
+
+PREFIX = "meterbook_test"
+
+
+def in_database(server: str, name: str) -> str:
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+class Databases:
+    """The databases of one test process.
+
+    Processes of one run agree on `run`; each holds a shared advisory lock of that name, so that the last one drops
+    the template, and the next run drops what a killed run left.
+    """
+
+    def __init__(self, server: str, run: str, process: str) -> None:
+        self._server = server
+        self._run = run
+        self._process = process
+        self._numbers = itertools.count()
+        self._template = f"{PREFIX}_{run}_template"
+        self._conn = psycopg.connect(server, autocommit=True)
+
+    def __enter__(self) -> Self:
+        self._lock("pg_advisory_lock", PREFIX)
+        self._drop_leftovers()
+        if not self._exists(self._template):
+            self._make_template()
+        self._lock("pg_advisory_lock_shared", self._run)
+        self._lock("pg_advisory_unlock", PREFIX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock("pg_advisory_lock", PREFIX)
+        self._lock("pg_advisory_unlock_shared", self._run)
+        if self._lock("pg_try_advisory_lock", self._run):
+            self._drop(self._template)
+        self._conn.close()
+
+    @contextmanager
+    def fresh(self, *, migrated: bool = True) -> Iterator[str]:
+        name = f"{PREFIX}_{self._run}_{self._process}_{next(self._numbers)}"
+        self._create(name, self._template if migrated else "template0")
+        try:
+            yield in_database(self._server, name)
+        finally:
+            self._drop(name)
+
+    def _make_template(self) -> None:
+        unfinished = f"{self._template}_unfinished"
+        self._drop(unfinished)
+        self._create(unfinished, "template0")
+        # A thread of its own: asyncio.run would take the loop away from the test that asked first.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _migrate(in_database(self._server, unfinished))).result()
+        self._execute("alter database {} with allow_connections false", unfinished)
+        self._execute("alter database {} rename to {}", unfinished, self._template)
+
+    def _drop_leftovers(self) -> None:
+        found = self._conn.execute("select datname from pg_database where datname like %s", [f"{PREFIX}\\_%"])
+        for (name,) in found.fetchall():
+            run = name.removeprefix(f"{PREFIX}_").split("_")[0]
+            if run != self._run and self._lock("pg_try_advisory_lock", run):
+                self._drop(name)
+                self._lock("pg_advisory_unlock", run)
+
+    def _lock(self, function: str, name: str) -> bool:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        row = self._conn.execute(sql.SQL("select {}(%s)").format(sql.Identifier(function)), [number]).fetchone()
+        assert row is not None
+        return row[0] is not False
+
+    def _exists(self, name: str) -> bool:
+        return self._conn.execute("select 1 from pg_database where datname = %s", [name]).fetchone() is not None
+
+    def _create(self, name: str, template: str) -> None:
+        self._execute("create database {} template {} strategy = wal_log", name, template)
+
+    def _drop(self, name: str) -> None:
+        self._execute("drop database if exists {} with (force)", name)
+
+    def _execute(self, statement: str, *names: str) -> None:
+        self._conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+async def _migrate(url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        await migrate(conn)

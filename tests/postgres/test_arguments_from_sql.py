@@ -1,0 +1,83 @@
+"""The SQL function defends itself: whoever calls it from another language gets an error, and nothing is written."""
+
+import psycopg
+import pytest
+
+from tests.ledger import count, query
+
+ONE = {
+    "keys": "array[gen_random_uuid()]",
+    "fingerprints": "array[gen_random_uuid()]",
+    "actors": "array['ada']",
+    "sources": "array['workflow']",
+    "descriptions": "array['gpt-4o']",
+    "amounts": "array[0.5]",
+}
+
+
+EMPTY = {
+    "keys": "'{}'::uuid[]",
+    "fingerprints": "'{}'::uuid[]",
+    "actors": "'{}'::text[]",
+    "sources": "'{}'::text[]",
+    "descriptions": "'{}'::text[]",
+    "amounts": "'{}'::numeric[]",
+}
+
+
+def call(database_url: str, **other: str) -> list[tuple[object, ...]]:
+    arguments = ", ".join(f"{name} => {value}" for name, value in (ONE | other).items())
+    return query(database_url, f"select outcome from meterbook.record_usage({arguments})")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"actors": "array['ada', 'ada']", "sources": "array['w', 'w']"},
+        {"keys": "array[gen_random_uuid(), gen_random_uuid()]"},
+        {"occurred_ats": "array[now(), now()]"},
+        {"keys": "array[[gen_random_uuid()], [gen_random_uuid()]]"},
+    ],
+)
+def test_arrays_of_different_lengths_are_refused(database_url: str, other: dict[str, str]) -> None:
+    """§3.1: no entry is dropped, none is filled up with nulls."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    with pytest.raises(psycopg.DatabaseError, match="differ in length"):
+        call(database_url, **other)
+    assert count(database_url) == count(database_url, "event_key") == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"keys": "array[null]::uuid[]"},
+        {"fingerprints": "array[null]::uuid[]"},
+        {"amounts": "array[null]::numeric[]"},
+        {"amounts": "array['NaN'::numeric]"},
+        {"amounts": "array['Infinity'::numeric]"},
+        {"amounts": "array[-1.0]"},
+        {"amounts": "array[0.0]"},
+        {"amounts": "array[0.0000000000001]"},
+        {"amounts": "array[1000000000000]::numeric[]"},
+        {"occurred_ats": "array['-infinity'::timestamptz]"},
+        {"sources": "array[null]::text[]"},
+        {"categories": "array['gift']"},
+    ],
+)
+def test_what_is_no_usage_is_refused_by_the_table(database_url: str, other: dict[str, str]) -> None:
+    """§2: NaN, infinite, negative, absent or too fine: an integrity error, and nothing is written."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    with pytest.raises(psycopg.IntegrityError):
+        call(database_url, **other)
+    assert count(database_url) == count(database_url, "event_key") == count(database_url, "usage_delta") == 0
+
+
+def test_no_arrays_record_nothing(database_url: str) -> None:
+    """An empty call is answered by no row."""
+    assert call(database_url, **EMPTY) == []
+
+
+def test_nobody_without_a_name_is_made_known(database_url: str) -> None:
+    """attribute makes no surrogate of null or of an empty name."""
+    query(database_url, "select meterbook.attribute(array[null, '', 'ada'])")
+    assert query(database_url, "select external_id from meterbook.actor") == [("ada",)]
