@@ -63,6 +63,7 @@ _LENGTHS = {
     "execution": ID_LENGTH_MAX,
     "source_reference": ID_LENGTH_MAX,
 }
+_ERASED = re.compile(r"#[0-9]+")
 _OPTIONAL_TEXTS = tuple(name for name in _LENGTHS if name not in _REQUIRED)
 
 
@@ -208,6 +209,8 @@ def _usage_of(said: Mapping[str, Any]) -> Usage:
 def _check_texts(usage: Usage) -> None:
     for name in ("actor", "source", "description"):
         _check_text(name, getattr(usage, name), _LENGTHS[name])
+    if usage.actor[0] == "#" and _ERASED.fullmatch(usage.actor):
+        raise _Refused("actor", "invalid_text", f"{usage.actor!r} is how one that was erased is shown, no name")
     for name in _OPTIONAL_TEXTS:
         value = getattr(usage, name)
         if value is not None:

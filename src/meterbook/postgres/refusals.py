@@ -26,6 +26,12 @@ BY_CONSTRAINT: dict[str, tuple[str, str, str]] = {
     ),
     "usage_log_occurred_at_is_finite": ("occurred_at", "invalid_time", "is before 1970 or infinite"),
     "subscription_times_are_finite": ("starts_at", "invalid_time", "is infinite"),
+    "billing_entity_external_id_is_no_surrogate": (
+        "id",
+        "invalid_text",
+        "is how one that was erased is shown (#1), no name",
+    ),
+    "actor_external_id_is_no_surrogate": ("id", "invalid_text", "is how one that was erased is shown (#1), no name"),
     "usage_log_usage_is_positive": ("amount", "invalid_amount", "is not above 0"),
     "usage_log_category_is_known": ("category", "unknown_category", "is not one of model, fixed, tool"),
     "usage_log_source_has_a_length": ("source", "too_long", "is empty or has more than 128 characters"),

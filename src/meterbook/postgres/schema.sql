@@ -202,7 +202,8 @@ begin
     perform set_config('lock_timeout', lock_wait_ms || 'ms', true);    -- until the function ends
   end if;
   for name in
-    select distinct u.name from (select unnest(actors) union select substr(e, 6) from unnest(entities) e where e like 'user:_%') u(name)
+    select distinct u.name from (select unnest(actors) union
+      select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
     where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);
@@ -253,13 +254,9 @@ $$;
 CREATE FUNCTION meterbook.compact(deltas_max integer DEFAULT 50000, at timestamp with time zone DEFAULT NULL::timestamp with time zone, descriptions_max integer DEFAULT 1000) RETURNS TABLE(entity_id bigint, deltas bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
-    SET jit TO 'off'
-    SET enable_nestloop TO 'off'
-    SET work_mem TO '64MB'
     AS $$
 -- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
 -- Gives the entities whose total moved; no row: nothing was waiting.
-#variable_conflict use_column
 declare
   moment timestamptz := coalesce(at, clock_timestamp());
   picked tid[];
@@ -274,56 +271,7 @@ begin
   if behind <> '{}' then
     perform meterbook.open_periods(behind, moment);
   end if;
-  return query
-  with consumed as (
-    delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
-    returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
-  closed as materialized (
-    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
-  late as materialized (
-    select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
-    cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
-  booked_late as (
-    insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
-  movement as (
-    select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
-    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
-    union all
-    select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
-  grouped as materialized (
-    select entity_id, period_id,
-           case grouping(day, actor_id, source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(day::text, actor_id::text, source, '') as part, coalesce(description, '') as detail,
-           sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
-    from movement
-    group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
-  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
-    select g.entity_id, g.period_id, g.part, g.detail,
-           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
-    from grouped g left join meterbook.usage_rollup total
-      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
-    where g.grain = 'description' and not exists (
-      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
-        and r.part = g.part and r.detail = g.detail)),
-  named as (
-    select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
-  kept as (
-    select g.entity_id, g.period_id, g.grain, g.part, case when f.fits is false then '(other)' else g.detail end as detail,
-           g.amount, g.entries, g.digest, coalesce(n.descriptions, 0) as descriptions
-    from grouped g
-    left join fresh f on g.grain = 'description' and f.entity_id = g.entity_id and f.period_id = g.period_id and f.part = g.part and f.detail = g.detail
-    left join named n on g.grain = 'total' and n.entity_id = g.entity_id and n.period_id = g.period_id),
-  folded as (
-    insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
-    select k.entity_id, k.period_id, k.grain, k.part, k.detail, sum(k.amount), sum(k.entries), sum(k.digest), sum(k.descriptions)
-    from kept k group by k.entity_id, k.period_id, k.grain, k.part, k.detail
-    order by k.entity_id, k.period_id, k.grain, k.part, k.detail
-    on conflict on constraint usage_rollup_pkey do update set
-      amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
-      digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
-  looked_at_next as (
-    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g)
-  select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
+  return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
 end $$;
 
 CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS meterbook.recorded
@@ -657,11 +605,16 @@ end $$;
 
 CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
     LANGUAGE sql STABLE
-    AS $$
-  -- The surrogate of "user:<id>" or "organization:<id>"; null if it was never heard of.
-  select e.id from meterbook.billing_entity e
-  where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)
-$$;
+    AS $_$
+  -- The surrogate of "user:<id>" or "organization:<id>", or of one that was erased, as our answers name it: "user:#<surrogate>". Null if it was
+  -- never heard of.
+  select coalesce(
+    (select e.id from meterbook.billing_entity e
+     where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)),
+    (select e.id from meterbook.billing_entity e
+     where e.id = case when entity ~ '^[a-z]+:#[0-9]{1,18}$' then split_part(entity, '#', 2)::bigint end
+       and e.kind = split_part(entity, ':', 1) and e.external_id is null))
+$_$;
 
 CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -726,25 +679,75 @@ CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor 
   where k.key = any (keys)
 $$;
 
+CREATE FUNCTION meterbook.fold_deltas(picked tid[], moment timestamp with time zone, descriptions_max integer) RETURNS TABLE(entity_id bigint, deltas bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_nestloop TO 'off'
+    SET work_mem TO '64MB'
+    AS $$
+-- Consumes these deltas, under the fold's lock. Those of a closed period are booked at home; `moment` null: there are none.
+#variable_conflict use_column
+begin
+  return query
+  with consumed as (
+    delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
+    returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
+  closed as materialized (
+    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
+  late as materialized (
+    select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
+    cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
+  booked_late as (
+    insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
+  movement as (
+    select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
+    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
+    union all
+    select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
+  grouped as materialized (
+    select entity_id, period_id,
+           case grouping(day, actor_id, source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(day::text, actor_id::text, source, '') as part, coalesce(description, '') as detail,
+           sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
+    from movement
+    group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
+  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
+    select g.entity_id, g.period_id, g.part, g.detail,
+           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
+    from grouped g left join meterbook.usage_rollup total
+      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
+    where g.grain = 'description' and not exists (
+      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
+        and r.part = g.part and r.detail = g.detail)),
+  named as (
+    select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
+  kept as (
+    select g.entity_id, g.period_id, g.grain, g.part, case when f.fits is false then '(other)' else g.detail end as detail,
+           g.amount, g.entries, g.digest, coalesce(n.descriptions, 0) as descriptions
+    from grouped g
+    left join fresh f on g.grain = 'description' and f.entity_id = g.entity_id and f.period_id = g.period_id and f.part = g.part and f.detail = g.detail
+    left join named n on g.grain = 'total' and n.entity_id = g.entity_id and n.period_id = g.period_id),
+  folded as (
+    insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
+    select k.entity_id, k.period_id, k.grain, k.part, k.detail, sum(k.amount), sum(k.entries), sum(k.digest), sum(k.descriptions)
+    from kept k group by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    order by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    on conflict on constraint usage_rollup_pkey do update set
+      amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
+      digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
+  looked_at_next as (
+    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g where moment is not null)
+  select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
+end $$;
+
 CREATE FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
-    SET jit TO 'off'
     AS $$
--- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late. Under lock_fold.
 begin
-  with consumed as (
-    delete from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period
-    returning d.day, d.actor_id, d.source, d.description, d.amount, d.entries, d.digest),
-  grouped as (
-    select case grouping(c.day, c.actor_id, c.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(c.day::text, c.actor_id::text, c.source, '') as part, coalesce(c.description, '') as detail,
-           sum(c.amount) as amount, sum(c.entries)::bigint as entries, sum(c.digest) as digest
-    from consumed c group by grouping sets ((), (c.day), (c.actor_id), (c.source, c.description)) having count(*) > 0)
-  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest)
-  select the_entity, the_period, g.grain, g.part, g.detail, g.amount, g.entries, g.digest from grouped g order by g.grain, g.part, g.detail
-  on conflict on constraint usage_rollup_pkey do update set
-    amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries, digest = usage_rollup.digest + excluded.digest;
+  perform meterbook.fold_deltas(array(select d.ctid from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period), null, 1000);
 end $$;
 
 CREATE FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) RETURNS void
@@ -773,6 +776,7 @@ begin
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
     perform meterbook.look_again(the_entity, at);
+    perform meterbook.look_again(the_entity, expires_at) where expires_at > at;      -- the limit falls then, also if nothing is used
     return 'granted';
   end if;
   select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;
@@ -850,6 +854,14 @@ begin
   end if;
   insert into meterbook.member (organization_id, actor_id, role, joined_at) values (the_entity, the_actor, the_role, moment);
 end $$;
+
+CREATE FUNCTION meterbook.keep_addressee(known meterbook.subscription) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- What a subscription was used for by the owner whom it leaves is billed where it was billed until now.
+  update meterbook.billing_period p set stripe_customer = known.stripe_customer, stripe_subscription = known.stripe_subscription
+  where p.entity_id = known.owner_id and p.subscription_id = known.id and p.state <> 'closed' and p.stripe_customer is null
+$$;
 
 CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -960,6 +972,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
     end if;
   end loop;
 end $$;
@@ -1232,7 +1245,8 @@ CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at 
                from meterbook.grants_of(the_entity) g where g.remaining > 0),
     'held', meterbook.held_by(the_entity, at)::text,
     'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
+    'status', s.status, 'included_now', s.included::text,
+    'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer), 'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription),
     'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
   from meterbook.billing_period p
   join meterbook.billing_entity e on e.id = p.entity_id
@@ -1354,6 +1368,7 @@ begin
   end if;
   perform meterbook.note_segment(s, known, effective);
   if known.owner_id <> owner_id then
+    perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
   end if;
   perform meterbook.amend_periods(s, known.owner_id, effective, moment);
@@ -1937,7 +1952,8 @@ begin
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
            jsonb_build_object('charge', charge_id, 'period', the_period, 'kind', the_kind, 'amount_cents', charged,
-                              'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription), write_charge.at
+                              'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer),
+                              'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription)), write_charge.at
     from meterbook.billing_period p left join meterbook.subscription s on s.id = p.subscription_id
     where p.entity_id = the_entity and p.id = the_period;
   end if;
@@ -2050,6 +2066,7 @@ CREATE TABLE meterbook.actor (
     external_id text,
     payer_id bigint,
     payer_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT actor_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
     CONSTRAINT actor_external_id_is_not_empty CHECK ((external_id <> ''::text))
 );
 
@@ -2080,11 +2097,12 @@ CREATE TABLE meterbook.billing_entity (
     id bigint NOT NULL,
     kind text NOT NULL,
     external_id text,
+    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
     CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
     CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
 );
 
-COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased.';
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 ALTER TABLE meterbook.billing_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_entity_id_seq
@@ -2109,6 +2127,8 @@ CREATE TABLE meterbook.billing_period (
     state text DEFAULT 'open'::text NOT NULL,
     resting boolean DEFAULT false NOT NULL,
     opened_at timestamp with time zone NOT NULL,
+    stripe_customer text,
+    stripe_subscription text,
     CONSTRAINT billing_period_dated_has_subscription CHECK (((kind <> 'dated'::text) OR (subscription_id IS NOT NULL))),
     CONSTRAINT billing_period_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
     CONSTRAINT billing_period_kind_is_known CHECK ((kind = ANY (ARRAY['dated'::text, 'free'::text, 'history'::text]))),
@@ -2122,6 +2142,8 @@ COMMENT ON COLUMN meterbook.billing_period.included IS 'The largest that plan an
 COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
 
 COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+
+COMMENT ON COLUMN meterbook.billing_period.stripe_customer IS 'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 
 ALTER TABLE meterbook.billing_period ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_period_id_seq
@@ -2388,7 +2410,7 @@ CREATE TABLE meterbook.moved_entity (
     since timestamp with time zone NOT NULL
 );
 
-COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
+COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved, or will at `since`, and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
 
 ALTER TABLE meterbook.moved_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.moved_entity_id_seq
@@ -2977,6 +2999,8 @@ REVOKE ALL ON FUNCTION meterbook.first_said(keys uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.fold_deltas(picked tid[], moment timestamp with time zone, descriptions_max integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_importer;
@@ -3011,6 +3035,8 @@ GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp w
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.keep_addressee(known meterbook.subscription) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.key_weight(key uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_writer;

@@ -15,14 +15,16 @@ create table meterbook.ledger (
 create table meterbook.billing_entity (
   id          bigint generated always as identity primary key,
   kind        text not null constraint billing_entity_kind_is_known check (kind in ('user', 'organization')),
-  external_id text constraint billing_entity_external_id_is_not_empty check (external_id <> ''),
+  external_id text constraint billing_entity_external_id_is_not_empty check (external_id <> '')
+                   constraint billing_entity_external_id_is_no_surrogate check (external_id !~ '^#[0-9]+$'),
   constraint billing_entity_is_named_once unique (kind, external_id)
 );
-comment on table meterbook.billing_entity is 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased.';
+comment on table meterbook.billing_entity is 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 create table meterbook.actor (
   id          bigint generated always as identity primary key,
-  external_id text constraint actor_external_id_is_not_empty check (external_id <> '') constraint actor_is_named_once unique,
+  external_id text constraint actor_external_id_is_not_empty check (external_id <> '') constraint actor_is_named_once unique
+                   constraint actor_external_id_is_no_surrogate check (external_id !~ '^#[0-9]+$'),
   payer_id    bigint,
   payer_until timestamptz not null default '-infinity'
 );
@@ -99,6 +101,8 @@ create table meterbook.billing_period (
   state           text not null default 'open' constraint billing_period_state_is_known check (state in ('open', 'sealing', 'closed')),
   resting         boolean not null default false,
   opened_at       timestamptz not null,
+  stripe_customer     text,
+  stripe_subscription text,
   primary key (entity_id, id),
   constraint billing_period_starts_before_it_ends check (starts_at < ends_at),
   constraint billing_period_dated_has_subscription check (kind <> 'dated' or subscription_id is not null),
@@ -112,6 +116,8 @@ create table meterbook.billing_period (
 create index billing_period_by_time on meterbook.billing_period (entity_id, kind, starts_at);
 comment on column meterbook.billing_period.state is 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
 comment on column meterbook.billing_period.resting is 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+comment on column meterbook.billing_period.stripe_customer is
+  'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 comment on column meterbook.billing_period.included is 'The largest that plan and seats gave at any moment of the period; null: no overage.';
 
 create table meterbook.period_clock (

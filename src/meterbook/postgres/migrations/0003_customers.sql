@@ -77,6 +77,13 @@ begin
      order by g.effective_at desc, g.id desc limit 1);
 end $$;
 
+create function meterbook.keep_addressee(known meterbook.subscription) returns void
+language sql as $$
+  -- What a subscription was used for by the owner whom it leaves is billed where it was billed until now.
+  update meterbook.billing_period p set stripe_customer = known.stripe_customer, stripe_subscription = known.stripe_subscription
+  where p.entity_id = known.owner_id and p.subscription_id = known.id and p.state <> 'closed' and p.stripe_customer is null
+$$;
+
 create function meterbook.move_credits(from_entity bigint, to_entity bigint, at timestamptz) returns void
 language plpgsql as $$
 -- The spendable credits of a subscription that passes to another owner go with it: spent here, granted there, terms kept.
@@ -91,6 +98,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
     end if;
   end loop;
 end $$;
@@ -155,6 +163,7 @@ begin
   end if;
   perform meterbook.note_segment(s, known, effective);
   if known.owner_id <> owner_id then
+    perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
   end if;
   perform meterbook.amend_periods(s, known.owner_id, effective, moment);
