@@ -458,29 +458,13 @@ CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RE
     SET jit TO 'off'
     AS $$
   -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
-  with logged as (
-    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
-           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
-    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-    where the_entity is null or l.entity_id = the_entity
-    union all
-    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where the_entity is null or d.entity_id = the_entity),
-  rolled as materialized (
+  with rolled as materialized (
     select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  grouped as (
-    select g.entity_id, g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
-                            (g.entity_id, g.period_id, g.source, g.description))),
   expected as (                              -- a description beyond the cap is in (other) of its source
     select g.entity_id, g.period_id, g.grain, g.part,
            case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
            sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from grouped g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
     group by 1, 2, 3, 4, 5)
   select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
          coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
@@ -506,6 +490,14 @@ CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RE
              where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
     on l.corrects = c.key and l.entity_id = c.entity_id
   where c.corrected is distinct from l.amount
+  union all
+  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
+  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
+  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
+             from meterbook.cumulative_rise r
+             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
+             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
+  where c.total is distinct from l.amount
   order by 2, 3, 4, 5, 6
 $$;
 
@@ -1401,22 +1393,8 @@ declare made bigint;
 begin
   perform pg_advisory_xact_lock(5067, 1);
   delete from meterbook.usage_rollup r where r.entity_id = the_entity;
-  with logged as (
-    select coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
-           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
-    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-    where l.entity_id = the_entity
-    union all
-    select d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where d.entity_id = the_entity),
-  grouped as (
-    select g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.period_id), (g.period_id, g.day), (g.period_id, g.actor_id), (g.period_id, g.source, g.description))
-    having sum(g.entries) > 0),
+  with grouped as (
+    select g.* from meterbook.recomputed(the_entity) g where g.entries > 0),
   ranked as (
     select g.*, row_number() over (partition by g.period_id, g.grain order by g.entries desc, g.part, g.detail) as place from grouped g)
   insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
@@ -1428,7 +1406,27 @@ begin
   return made;
 end $$;
 
-CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT 'model'::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.recomputed(the_entity bigint DEFAULT NULL::bigint) RETURNS TABLE(entity_id bigint, period_id bigint, grain text, part text, detail text, amount numeric, entries bigint, digest numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- What the rollups should say: every grain of every period, from the entries, less the deltas that wait.
+  with logged as (
+    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where the_entity is null or l.entity_id = the_entity
+    union all
+    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where the_entity is null or d.entity_id = the_entity)
+  select g.entity_id, g.period_id,
+         case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end,
+         coalesce(g.day::text, g.actor_id::text, g.source, ''), coalesce(g.description, ''), sum(g.amount), sum(g.entries)::bigint, sum(g.digest)
+  from logged g
+  group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
+                          (g.entity_id, g.period_id, g.source, g.description))
+$$;
+
+CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1436,19 +1434,24 @@ CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total nume
     SET jit TO 'off'
     AS $$
 -- Keeps the maximum of a running total: appends the rise, or answers `unchanged`. One row a request is locked, so that the order of arrival
--- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, source or description is a `conflict`; a payer that
--- merely changed since is not.
+-- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, category, source or description is a `conflict`; a payer
+-- that merely changed since is not.
 #variable_conflict use_variable
 declare
   moment  timestamptz := coalesce(at, clock_timestamp());
   id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
   rise_key uuid;
+  kind    text := category;
   acting  meterbook.actor;
   bound   meterbook.cumulative_request;
   payer   bigint;
   rise    numeric := total;
   result  meterbook.recorded;
 begin
+  if coalesce(request, '') = '' or total is null then
+    raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
+      hint = 'Pass request and total: the amount so far of everything that this request has used.';
+  end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
   select a.* into acting from meterbook.actor a where a.external_id = actor;
@@ -1460,19 +1463,20 @@ begin
         return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
-      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total)
-      values (id, acting.id, payer, workspace, category, source, description, total) on conflict do nothing;
+      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)
+      values (id, acting.id, payer, workspace, coalesce(kind, 'model'), source, description, total, request) on conflict do nothing;
       if not found then
         select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
       end if;
     end if;
     if bound.request is not null then
-      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, category, source, description)
+      kind := coalesce(kind, bound.category);
+      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, kind, source, description)
          or workspace is not null and workspace is distinct from bound.workspace
          or entity is not null and meterbook.entity_id_of(entity) is distinct from bound.entity_id then
         insert into meterbook.key_conflict (key, at, first_said, then_said)
         values (id, moment, to_jsonb(bound) - 'request',
-          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', category,
+          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', kind,
                              'source', source, 'description', description, 'total', total::text));
         return next row(1, rise_key, 'conflict', (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = bound.entity_id),
                         null, null, bound.total, null)::meterbook.recorded;
@@ -1489,15 +1493,17 @@ begin
       return next row(1, rise_key, 'unchanged', null, null, null, 0, null)::meterbook.recorded;
       return;
     end if;
+    kind := coalesce(kind, 'model');
     select r.* into result from meterbook.record_usage(
       keys => array[rise_key],
-      fingerprints => array[meterbook.fingerprint(actor, category, source, description, rise, (select l.currency from meterbook.ledger l))],
-      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[category],
+      fingerprints => array[meterbook.fingerprint(actor, kind, source, description, rise, (select l.currency from meterbook.ledger l))],
+      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[kind],
       occurred_ats => array[occurred_at], workspaces => array[workspace], workflows => array[workflow], executions => array[execution],
       source_references => array[source_reference], metadatas => array[metadata], payer_ids => array[payer], at => moment) r;
     if result.outcome <> 'inserted' then
       raise exception using errcode = 'MB001';
     end if;
+    insert into meterbook.cumulative_rise (entity_id, key, recorded_at, request) values (payer, rise_key, result.recorded_at, id);
   exception
     when sqlstate 'MB001' then null;
     when lock_not_available then
@@ -1526,7 +1532,10 @@ declare
   clashes integer[] := '{}';
   answers meterbook.recorded[];
 begin
-  if array_ndims(keys) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+  if greatest(array_ndims(keys), array_ndims(fingerprints), array_ndims(actors), array_ndims(sources), array_ndims(descriptions), array_ndims(amounts),
+              array_ndims(categories), array_ndims(occurred_ats), array_ndims(workspaces), array_ndims(workflows), array_ndims(executions),
+              array_ndims(source_references), array_ndims(lines), array_ndims(metadatas), array_ndims(entities), array_ndims(periods),
+              array_ndims(payer_ids), array_ndims(payer_periods)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
      or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
      or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
      or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
@@ -2248,10 +2257,20 @@ CREATE TABLE meterbook.cumulative_request (
     source text NOT NULL,
     description text NOT NULL,
     total numeric NOT NULL,
+    name text NOT NULL,
     CONSTRAINT cumulative_request_total_is_positive CHECK (((total > (0)::numeric) AND (total < '1000000000000'::numeric)))
 );
 
 COMMENT ON TABLE meterbook.cumulative_request IS 'The largest running total that a request reported, bound to its first flush.';
+
+CREATE TABLE meterbook.cumulative_rise (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    request uuid NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cumulative_rise IS 'Which entries a request''s running total made: what proves it.';
 
 CREATE TABLE meterbook.deferred_close (
     entity_id bigint NOT NULL,
@@ -2660,6 +2679,9 @@ ALTER TABLE ONLY meterbook.credit_spend
 ALTER TABLE ONLY meterbook.cumulative_request
     ADD CONSTRAINT cumulative_request_pkey PRIMARY KEY (request);
 
+ALTER TABLE ONLY meterbook.cumulative_rise
+    ADD CONSTRAINT cumulative_rise_pkey PRIMARY KEY (entity_id, key);
+
 ALTER TABLE ONLY meterbook.deferred_close
     ADD CONSTRAINT deferred_close_pkey PRIMARY KEY (entity_id, period_id);
 
@@ -2807,6 +2829,14 @@ ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_append_
 CREATE TRIGGER credit_spend_is_not_truncated BEFORE TRUNCATE ON meterbook.credit_spend FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
 
 ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_not_truncated;
+
+CREATE TRIGGER cumulative_rise_is_append_only BEFORE DELETE OR UPDATE ON meterbook.cumulative_rise FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.cumulative_rise ENABLE ALWAYS TRIGGER cumulative_rise_is_append_only;
+
+CREATE TRIGGER cumulative_rise_is_not_truncated BEFORE TRUNCATE ON meterbook.cumulative_rise FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.cumulative_rise ENABLE ALWAYS TRIGGER cumulative_rise_is_not_truncated;
 
 CREATE TRIGGER event_key_is_append_only BEFORE DELETE OR UPDATE ON meterbook.event_key FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
 
@@ -3123,6 +3153,10 @@ GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at tim
 
 REVOKE ALL ON FUNCTION meterbook.rebuild(the_entity bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.recomputed(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_importer;
@@ -3233,6 +3267,9 @@ GRANT SELECT ON TABLE meterbook.credit_spend TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_importer;

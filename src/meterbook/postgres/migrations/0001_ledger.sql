@@ -241,9 +241,19 @@ create table meterbook.cumulative_request (
   category    text not null,
   source      text not null,
   description text not null,
-  total       numeric not null constraint cumulative_request_total_is_positive check (total > 0 and total < 1e12)
+  total       numeric not null constraint cumulative_request_total_is_positive check (total > 0 and total < 1e12),
+  name        text not null
 );
 comment on table meterbook.cumulative_request is 'The largest running total that a request reported, bound to its first flush.';
+
+create table meterbook.cumulative_rise (
+  entity_id   bigint not null,
+  key         uuid not null,
+  recorded_at timestamptz not null,
+  request     uuid not null,
+  primary key (entity_id, key)
+);
+comment on table meterbook.cumulative_rise is 'Which entries a request''s running total made: what proves it.';
 
 create table meterbook.key_conflict (
   id          bigint generated always as identity primary key,
@@ -268,6 +278,8 @@ create trigger event_key_is_not_truncated      before truncate         on meterb
 create trigger usage_log_is_append_only        before update or delete on meterbook.usage_log  for each row       execute function meterbook.refuse_change();
 create trigger usage_log_is_not_truncated      before truncate         on meterbook.usage_log  for each statement execute function meterbook.refuse_change();
 create trigger usage_log_is_not_truncated      before truncate on meterbook.usage_log_default  for each statement execute function meterbook.refuse_change();
+create trigger cumulative_rise_is_append_only   before update or delete on meterbook.cumulative_rise for each row execute function meterbook.refuse_change();
+create trigger cumulative_rise_is_not_truncated before truncate    on meterbook.cumulative_rise for each statement execute function meterbook.refuse_change();
 create trigger late_entry_is_append_only       before update or delete on meterbook.late_entry for each row       execute function meterbook.refuse_change();
 create trigger late_entry_is_not_truncated     before truncate         on meterbook.late_entry for each statement execute function meterbook.refuse_change();
 alter table meterbook.event_key  enable always trigger event_key_is_append_only;
@@ -275,6 +287,8 @@ alter table meterbook.event_key  enable always trigger event_key_is_not_truncate
 alter table meterbook.usage_log  enable always trigger usage_log_is_append_only;
 alter table meterbook.usage_log  enable always trigger usage_log_is_not_truncated;
 alter table meterbook.usage_log_default enable always trigger usage_log_is_not_truncated;
+alter table meterbook.cumulative_rise enable always trigger cumulative_rise_is_append_only;
+alter table meterbook.cumulative_rise enable always trigger cumulative_rise_is_not_truncated;
 alter table meterbook.late_entry enable always trigger late_entry_is_append_only;
 alter table meterbook.late_entry enable always trigger late_entry_is_not_truncated;
 

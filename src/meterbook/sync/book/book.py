@@ -217,7 +217,7 @@ class Book(BillingCalls):
         total: str | Decimal | int,
         source: str,
         description: str,
-        category: str = "model",
+        category: str | None = None,
         entity: str | None = None,
         workspace: str | None = None,
         workflow: str | None = None,
@@ -230,16 +230,21 @@ class Book(BillingCalls):
     ) -> Recorded:
         """Keeps the maximum of a request's running total: records the rise, if there is one (`amount` of the reply).
 
-        Raises `KeyConflict` when a flush names another actor, workspace, entity, source or description than the request's first.
+        Raises `KeyConflict` when a flush names another actor, workspace, entity, category, source or description than the request's first.
         """
         usage = Usage(
-            actor, source, description, running_total(total), category, None, None, entity, None, workspace, workflow,
+            actor, source, description, running_total(total), category or "model", None, None, entity, None, workspace, workflow,
             execution, source_reference, occurred_at, metadata, attribution,
         )  # fmt: skip
+        named = category is not None
         if conn is not None:
-            return record_cumulative(conn, request, usage, self._catalog.currency, self._attribute, self._at())
+            return record_cumulative(
+                conn, request, usage, self._catalog.currency, self._attribute, self._at(), names_category=named
+            )
         with self._pool.connection() as own:
-            return record_cumulative(own, request, usage, self._catalog.currency, self._attribute_on(own), self._at())
+            return record_cumulative(
+                own, request, usage, self._catalog.currency, self._attribute_on(own), self._at(), names_category=named
+            )
 
     def correct(
         self,
