@@ -115,6 +115,12 @@ class UnknownPeriod(InvalidRequest):
         super().__init__(f"{entity} has no period {period!r}")
 
 
+class NotPermitted(InvalidRequest):
+    """This login of the database may not do that."""
+
+    code = "not_permitted"
+
+
 class UnknownEntry(InvalidRequest):
     """No entry has this id."""
 

@@ -22,7 +22,7 @@ CREATE FUNCTION meterbook.add_member(organization text, person text, role text D
     SET lock_timeout TO '5s'
     AS $$
 declare
-  moment     timestamptz := coalesce(add_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(add_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(add_member.organization);
   the_actor  bigint := meterbook.person(add_member.person);
 begin
@@ -37,7 +37,7 @@ CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timesta
     SET jit TO 'off'
     AS $$
   -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  with moment as (select coalesce(meterbook.permitted(admission_terms.at), clock_timestamp()) as at),
   payer as materialized (
     select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
            exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
@@ -95,6 +95,7 @@ CREATE TABLE meterbook.subscription (
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT subscription_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
     CONSTRAINT subscription_interval_positive CHECK ((interval_months > 0)),
+    CONSTRAINT subscription_plan_is_not_free CHECK ((plan <> 'free'::text)),
     CONSTRAINT subscription_refresh_is_money CHECK (((refresh_per_day >= (0)::numeric) AND (refresh_per_day < '1000000000000'::numeric))),
     CONSTRAINT subscription_seats_positive CHECK ((seats > 0)),
     CONSTRAINT subscription_starts_before_it_ends CHECK ((starts_at < ends_at)),
@@ -192,7 +193,7 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
-  moment timestamptz := coalesce(attribute.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
   stale bigint[];
   payers bigint[];
@@ -258,7 +259,7 @@ CREATE FUNCTION meterbook.compact(deltas_max integer DEFAULT 50000, at timestamp
 -- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
 -- Gives the entities whose total moved; no row: nothing was waiting.
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   picked tid[];
   behind bigint[];
 begin
@@ -286,7 +287,7 @@ CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text,
 -- money. Outcomes: inserted | replayed | conflict | unknown_entry | corrects_a_correction | below_zero | unattributed | in_progress.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   print   uuid := meterbook.correction_fingerprint(entry, amount, (select l.currency from meterbook.ledger l));
   first   meterbook.event_key;
   said    meterbook.usage_log;
@@ -415,7 +416,7 @@ CREATE FUNCTION meterbook.delete_organization(organization text, at timestamp wi
     AS $$
 -- Ends its subscription; the members fall back as on leaving. Its rows stay.
 declare
-  moment     timestamptz := coalesce(delete_organization.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_organization.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(delete_organization.organization);
   affected   bigint[];
 begin
@@ -433,7 +434,7 @@ CREATE FUNCTION meterbook.delete_user(person text, at timestamp with time zone D
     AS $$
 -- Erases what the surrogates stood for, and no row. Leaves the organization first; its owner can't be deleted.
 declare
-  moment     timestamptz := coalesce(delete_user.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_user.at), clock_timestamp());
   the_entity bigint := meterbook.entity_id_of('user:' || delete_user.person);
   the_actor  bigint := (select a.id from meterbook.actor a where a.external_id = delete_user.person);
   its_organization text;
@@ -572,8 +573,8 @@ declare
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(at, clock_timestamp())),
-                           date_trunc('month', coalesce(at, clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
+                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;
@@ -984,7 +985,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()),
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -992,7 +993,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()), u.said, v.said
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
@@ -1135,7 +1136,7 @@ CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities 
   -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
   -- record_usage, which says why.
   select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(parties_of.at, clock_timestamp()) as moment) now_at
+  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
   cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
   cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
@@ -1148,6 +1149,7 @@ CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at tim
     AS $$
 -- What the clock alone changes: who pays, and the periods that open.
 begin
+  perform meterbook.permitted(at);
   if cardinality(actors) > 0 then
     perform meterbook.settle_payers(actors, at);
   end if;
@@ -1246,6 +1248,19 @@ CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at 
   where p.entity_id = the_entity and p.id = the_period
 $$;
 
+CREATE FUNCTION meterbook.permitted(at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE STRICT
+    AS $$
+-- A time that a caller passes. It may lie back; ahead only where callers bring the clock: time opens and closes periods, and one who is
+-- early opens them for everybody.
+begin
+  if at - clock_timestamp() > interval '1 second' and (select l.clock from meterbook.ledger l) is distinct from 'callers' then
+    raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database, by which this ledger goes', at),
+      hint = 'Leave `at` out. A ledger for tests or replays is made by: meterbook migrate --callers-clock';
+  end if;
+  return at;
+end $$;
+
 CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -1287,7 +1302,7 @@ CREATE FUNCTION meterbook.put_organization(organization text, owner text, at tim
     AS $$
 -- Makes an organization known; its owner is its first member. Again: nothing changes (ownership has its own call).
 declare
-  moment   timestamptz := coalesce(put_organization.at, clock_timestamp());
+  moment   timestamptz := coalesce(meterbook.permitted(put_organization.at), clock_timestamp());
   owner_id bigint := meterbook.person(put_organization.owner);
   the_entity bigint;
 begin
@@ -1308,8 +1323,8 @@ CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_
     AS $$
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -1379,7 +1394,7 @@ begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(put_workspace.at, clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
   end if;
 end $$;
 
@@ -1438,7 +1453,7 @@ CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total nume
 -- that merely changed since is not.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
   rise_key uuid;
   kind    text := category;
@@ -1527,7 +1542,7 @@ CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors 
 -- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
 declare
   size    constant integer := cardinality(keys);
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   written meterbook.recorded[];
   clashes integer[] := '{}';
   answers meterbook.recorded[];
@@ -1636,7 +1651,7 @@ CREATE FUNCTION meterbook.remove_member(organization text, person text, at times
     AS $$
 -- What was recorded stays where it is; from now on the person's own subscription, or the person, pays.
 declare
-  moment     timestamptz := coalesce(remove_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(remove_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(remove_member.organization);
   the_actor  bigint := meterbook.person(remove_member.person);
 begin
@@ -1663,7 +1678,7 @@ CREATE FUNCTION meterbook.resolve(actor text, workspace text DEFAULT NULL::text,
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(resolve.at, clock_timestamp())) p
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
     on a.id is not null
 $$;
 
@@ -1816,12 +1831,12 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text)
+CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text, clock text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period from meterbook.ledger l
+  select l.currency, l.free_period, l.clock from meterbook.ledger l
 $$;
 
 CREATE FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) RETURNS integer
@@ -2384,10 +2399,14 @@ CREATE TABLE meterbook.ledger (
     id smallint DEFAULT 1 NOT NULL,
     currency text NOT NULL,
     free_period text NOT NULL,
+    clock text NOT NULL,
+    CONSTRAINT ledger_clock_is_known CHECK ((clock = ANY (ARRAY['database'::text, 'callers'::text]))),
     CONSTRAINT ledger_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT ledger_free_period_is_known CHECK ((free_period = ANY (ARRAY['lifetime'::text, 'calendar'::text]))),
     CONSTRAINT ledger_is_one_row CHECK ((id = 1))
 );
+
+COMMENT ON COLUMN meterbook.ledger.clock IS 'Whose time counts: the database''s, or the one that callers pass, for tests and replays.';
 
 CREATE TABLE meterbook.member (
     id bigint NOT NULL,
@@ -3132,6 +3151,8 @@ GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint,
 REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.permitted(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 

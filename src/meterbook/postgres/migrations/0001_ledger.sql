@@ -7,8 +7,22 @@
 create table meterbook.ledger (
   id          smallint primary key default 1 constraint ledger_is_one_row check (id = 1),
   currency    text not null constraint ledger_currency_is_iso_4217 check (currency ~ '^[A-Z]{3}$'),
-  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar'))
+  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar')),
+  clock       text not null constraint ledger_clock_is_known check (clock in ('database', 'callers'))
 );
+comment on column meterbook.ledger.clock is 'Whose time counts: the database''s, or the one that callers pass, for tests and replays.';
+
+create function meterbook.permitted(at timestamptz) returns timestamptz
+language plpgsql stable strict as $$
+-- A time that a caller passes. It may lie back; ahead only where callers bring the clock: time opens and closes periods, and one who is
+-- early opens them for everybody.
+begin
+  if at - clock_timestamp() > interval '1 second' and (select l.clock from meterbook.ledger l) is distinct from 'callers' then
+    raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database, by which this ledger goes', at),
+      hint = 'Leave `at` out. A ledger for tests or replays is made by: meterbook migrate --callers-clock';
+  end if;
+  return at;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------- surrogates of persons
 
@@ -53,7 +67,7 @@ create unique index member_of_one_organization on meterbook.member (actor_id) wh
 create table meterbook.subscription (
   id                   text primary key,
   owner_id             bigint not null references meterbook.billing_entity (id),
-  plan                 text not null,
+  plan                 text not null constraint subscription_plan_is_not_free check (plan <> 'free'),
   plan_rank            integer not null,
   seats                integer not null constraint subscription_seats_positive check (seats > 0),
   included             numeric constraint subscription_included_is_money check (included >= 0 and included < 1e12),
@@ -305,8 +319,8 @@ declare
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(at, clock_timestamp())),
-                           date_trunc('month', coalesce(at, clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
+                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;

@@ -271,7 +271,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
-  moment timestamptz := coalesce(attribute.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
   stale bigint[];
   payers bigint[];

@@ -111,8 +111,8 @@ create function meterbook.put_subscription(
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -196,7 +196,7 @@ create function meterbook.put_organization(organization text, owner text, at tim
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- Makes an organization known; its owner is its first member. Again: nothing changes (ownership has its own call).
 declare
-  moment   timestamptz := coalesce(put_organization.at, clock_timestamp());
+  moment   timestamptz := coalesce(meterbook.permitted(put_organization.at), clock_timestamp());
   owner_id bigint := meterbook.person(put_organization.owner);
   the_entity bigint;
 begin
@@ -213,7 +213,7 @@ end $$;
 create function meterbook.add_member(organization text, person text, role text default 'member', at timestamptz default null) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 declare
-  moment     timestamptz := coalesce(add_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(add_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(add_member.organization);
   the_actor  bigint := meterbook.person(add_member.person);
 begin
@@ -226,7 +226,7 @@ create function meterbook.remove_member(organization text, person text, at times
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- What was recorded stays where it is; from now on the person's own subscription, or the person, pays.
 declare
-  moment     timestamptz := coalesce(remove_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(remove_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(remove_member.organization);
   the_actor  bigint := meterbook.person(remove_member.person);
 begin
@@ -266,6 +266,6 @@ begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(put_workspace.at, clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
   end if;
 end $$;

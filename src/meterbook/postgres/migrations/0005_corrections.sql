@@ -15,7 +15,7 @@ set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan se
 -- money. Outcomes: inserted | replayed | conflict | unknown_entry | corrects_a_correction | below_zero | unattributed | in_progress.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   print   uuid := meterbook.correction_fingerprint(entry, amount, (select l.currency from meterbook.ledger l));
   first   meterbook.event_key;
   said    meterbook.usage_log;
@@ -112,7 +112,7 @@ set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan se
 -- that merely changed since is not.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
   rise_key uuid;
   kind    text := category;

@@ -33,7 +33,7 @@ set search_path = meterbook, pg_temp as $$
 -- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
 -- Gives the entities whose total moved; no row: nothing was waiting.
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   picked tid[];
   behind bigint[];
 begin

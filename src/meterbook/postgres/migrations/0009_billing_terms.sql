@@ -66,7 +66,7 @@ $$;
 create function meterbook.admission_terms(actor text, workspace text, at timestamptz default null) returns jsonb
 language sql stable security definer set search_path = meterbook, pg_temp set jit = off as $$
   -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  with moment as (select coalesce(meterbook.permitted(admission_terms.at), clock_timestamp()) as at),
   payer as materialized (
     select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
            exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
