@@ -16,7 +16,7 @@ app = typer.Typer()
 @command(app, "migrate")
 async def migrate(
     session: Session,
-    callers_clock: Annotated[  # noqa: FBT002  a flag of the command line
+    callers_clock: Annotated[
         bool, typer.Option("--callers-clock", help="Make a ledger that obeys the times callers pass: tests, replays.")
     ] = False,
 ) -> Exit:

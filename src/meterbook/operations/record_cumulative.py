@@ -35,7 +35,7 @@ async def record_cumulative(
     """
     check_text("request", request)
     if usage.period is not None:
-        raise InvalidUsage([Problem(0, "period", "invalid_period", "each rise is placed by its own time")])
+        raise InvalidUsage([Problem(None, "period", "invalid_period", "each rise is placed by its own time")])
     entries = check_entries([replace(usage, event_key=request)], currency)
     if not entries:
         return NOTHING_NEW

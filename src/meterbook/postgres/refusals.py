@@ -100,7 +100,7 @@ def translated(error: psycopg.Error) -> MeterbookError:
     said = ". ".join(part for part in (error.diag.message_primary, error.diag.message_hint) if part) or str(error)
     constraint = BY_CONSTRAINT.get(error.diag.constraint_name or "")
     if constraint is not None:
-        return InvalidUsage([Problem(0, *constraint)])
+        return InvalidUsage([Problem(None, *constraint)])
     if error.sqlstate in BY_SQLSTATE:
         return BY_SQLSTATE[error.sqlstate](said)
     if error.sqlstate in _NOT_MIGRATED:

@@ -39,7 +39,7 @@ def migrate(
     """Applies what is missing and gives its names; a second one waits for the first. `conn` is autocommit.
 
     With `callers_clock` a new ledger obeys the times that callers pass, for tests and replays; for good.
-    Raises `WrongLedger` if the ledger has another currency, kind of free period or clock, `InvalidRequest` if an applied file was changed since.
+    Raises `WrongLedger` if the ledger has another currency, kind of free period or clock, `InvalidRequest` if an applied file was changed.
     """
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
