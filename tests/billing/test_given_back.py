@@ -216,3 +216,15 @@ async def test_a_close_waits_for_a_correction_that_takes_back(book: Book, clock:
     assert charges - await balance(book, "user:u") == 3_000
     assert (await book.usage("user:u")).effective == Decimal("9.75")
     await check_books(book, database_url)
+
+
+async def test_all_corrections_after_a_close_count_in_hindsight(book: Book, clock: Clock, database_url: str) -> None:
+    """Billed 50.00; +10 is late usage of P2; −10 leaves the closed one at its bill: nothing comes back (ADR 0029)."""
+    entry = await closed_p1(book, clock)
+    await correct(book, entry, "10")
+    await correct(book, entry, "-10")
+    current = await book.usage("user:u")
+    assert (await balance(book, "user:u"), current.total, current.given_back) == (0, 0, -10)
+    await correct(book, entry, "-10", "and again")
+    assert await balance(book, "user:u") == 1_000
+    await check_books(book, database_url)

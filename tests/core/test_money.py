@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterbook.core.money import cents, parse_amount, parse_usage
+from meterbook.core.money import cents, parse_above_zero, parse_amount, parse_usage, parse_whole_cents
 
 LARGEST = "999999999999.999999999999"
 
@@ -137,3 +137,22 @@ def test_any_decimal_is_taken_exactly_or_refused(said: Decimal) -> None:
         return
     assert amount == said
     assert abs(amount.as_tuple().exponent) <= 12  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nothing", ["0", "0.00", "-1", "NaN", 0.5])
+def test_what_is_held_or_granted_is_above_zero(nothing: object) -> None:
+    """§8, §9: nothing can be held, and a grant of nothing is none."""
+    for parse in (parse_above_zero, parse_whole_cents):
+        with pytest.raises(ValueError, match=r".+"):
+            parse(nothing)
+
+
+def test_a_grant_is_whole_cents() -> None:
+    """§9: 0.01 is one, 0.001 is refused and not rounded."""
+    assert (parse_whole_cents("0.01"), parse_whole_cents("1000"), parse_above_zero("0.001")) == (
+        1,
+        100_000,
+        Decimal("0.001"),
+    )
+    with pytest.raises(ValueError, match="whole cents"):
+        parse_whole_cents("0.001")

@@ -61,21 +61,3 @@ def test_free_and_enterprise_have_no_overage() -> None:
     """§9: the others do."""
     without = {plan.code for plan in ORIGIN.plans if not plan.has_overage}
     assert without == {"free", "enterprise"}
-
-
-def test_an_allowance_rises_with_an_upgrade_and_stays_with_a_downgrade() -> None:
-    """§7: each of the two amounts is the largest of the period, by itself."""
-    pro, large = ORIGIN.allowance("pro_6000", 1), ORIGIN.allowance("pro_25000", 1)
-    assert pro.raised_to(large) == large
-    assert large.raised_to(pro) == large
-    wide = Allowance(Decimal(200), Decimal("0.10"))
-    assert large.raised_to(wide) == Allowance(Decimal(200), Decimal("1.00"))
-
-
-def test_an_allowance_is_not_raised_across_a_cut() -> None:
-    """§10: a change between a plan with overage and one without cuts the period, so the two never meet in one."""
-    contract, pro = ORIGIN.allowance("enterprise", 1), ORIGIN.allowance("pro", 1)
-    assert contract.raised_to(contract) == contract
-    for one, other in ((contract, pro), (pro, contract)):
-        with pytest.raises(ValueError, match="cuts"):
-            one.raised_to(other)

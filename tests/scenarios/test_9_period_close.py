@@ -64,6 +64,7 @@ async def test_s63_the_close_reads_its_own_period(book: Book, clock: Clock, data
     if renewal == "after the close":
         await pays(book, "user:u", window=P2)
         await book.sweep()
+    assert await charged(book, "user:u") == [10_000, 1_100]
     await check_s62(book, database_url, "2.00")
 
 

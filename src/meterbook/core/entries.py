@@ -3,17 +3,18 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from meterbook.core.attribution import Attribution
 from meterbook.core.event_keys import of_event_key, of_fingerprint, of_identity
 from meterbook.core.money import parse_usage
 from meterbook.errors import InvalidUsage, Problem
 
+Parsed = TypeVar("Parsed")
 CATEGORIES = ("model", "fixed", "tool")
 KEY_LENGTH_MAX = 512
 ID_LENGTH_MAX = 255
@@ -248,8 +249,13 @@ def check_text(name: str, value: object, length_max: int = ID_LENGTH_MAX) -> str
 
 def check_amount(value: object, field: str = "amount") -> Decimal:
     """An amount of usage outside an entry, by the same rules. Raises `InvalidUsage`."""
+    return check_parsed(parse_usage, value, field)
+
+
+def check_parsed(parse: Callable[[object], Parsed], value: object, field: str = "amount") -> Parsed:
+    """An amount outside an entry, by one of the rules of `core.money`. Raises `InvalidUsage`."""
     try:
-        return parse_usage(value)
+        return parse(value)
     except ValueError as wrong:
         raise InvalidUsage([Problem(None, field, "invalid_amount", str(wrong))]) from None
 

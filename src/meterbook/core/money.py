@@ -57,6 +57,22 @@ def parse_usage(value: object) -> Decimal:
     return amount
 
 
+def parse_above_zero(value: object) -> Decimal:
+    """An amount of something: a hold, a grant."""
+    amount = parse_usage(value)
+    if amount == ZERO:
+        raise ValueError("0 is nothing: pass an amount above 0")
+    return amount
+
+
+def parse_whole_cents(value: object) -> int:
+    """Money that is granted, in cents: above 0, and nothing beyond two places."""
+    amount = parse_above_zero(value)
+    if EXACT.scaleb(amount, 2) != cents(amount):
+        raise ValueError(f"{amount} is not a number of whole cents")
+    return cents(amount)
+
+
 def _decimal(value: object) -> Decimal:
     if isinstance(value, Decimal):
         return value

@@ -18,17 +18,6 @@ class Allowance:
     included: Decimal | None
     refresh_per_day: Decimal
 
-    def raised_to(self, other: "Allowance") -> "Allowance":
-        """The larger of each amount: a running period's allowance may rise and never falls.
-
-        With and without overage can't meet in one period, since such a change cuts it (`ValueError`).
-        """
-        if self.included is None and other.included is None:
-            return self
-        if self.included is None or other.included is None:
-            raise ValueError("a change between a plan with overage and one without cuts the period")
-        return Allowance(max(self.included, other.included), max(self.refresh_per_day, other.refresh_per_day))
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

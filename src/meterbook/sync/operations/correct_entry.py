@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from meterbook.core.entries import KEY_LENGTH_MAX, check_text
+from meterbook.core.entries import KEY_LENGTH_MAX, check_parsed, check_text
 from meterbook.core.event_keys import of_event_key, plain
 from meterbook.core.money import ZERO, parse_amount
 from meterbook.core.recorded import Answer, Recorded
@@ -17,10 +17,8 @@ from meterbook.errors import (
     Conflict,
     CorrectionRefused,
     InProgress,
-    InvalidUsage,
     KeyConflict,
     MeterbookError,
-    Problem,
     UnknownEntry,
 )
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, Attribute, Parties
@@ -40,7 +38,7 @@ def correct_entry(
     at: datetime | None,
 ) -> Recorded:
     """`amount` is added to the entry: negative takes back. Raises `UnknownEntry`, `CorrectionRefused`, `KeyConflict`, `InvalidUsage`."""
-    exact = _signed(amount)
+    exact = check_parsed(parse_amount, amount)
     check_text("reason", reason, REASON_LENGTH_MAX)
     arguments = {
         "entry": _uuid(entry_id),
@@ -60,13 +58,6 @@ def correct_entry(
     if answer.outcome in WRITTEN:
         return recorded([answer])
     raise _refusal(conn, entry_id, exact, answer)
-
-
-def _signed(amount: object) -> Decimal:
-    try:
-        return parse_amount(amount)
-    except ValueError as wrong:
-        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
 
 
 def _uuid(entry_id: str) -> UUID:

@@ -9,14 +9,14 @@ from typing import Any
 from psycopg import Connection
 
 from meterbook.core.credits import Grant, spendable_cents
-from meterbook.core.entries import check_text
+from meterbook.core.entries import check_parsed, check_text
 from meterbook.core.ledgers import CreditAccount
-from meterbook.core.money import EXACT, ZERO, cents, parse_amount
+from meterbook.core.money import parse_whole_cents
 from meterbook.errors import Conflict, InvalidUsage, KeyConflict, Problem
 from meterbook.sync.postgres import billing
 
 PRIORITY = 50
-PURCHASE_MIN, PURCHASE_MAX = Decimal("10.00"), Decimal("1000.00")
+PURCHASE_MIN_CENTS, PURCHASE_MAX_CENTS = 10_00, 1000_00
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,10 @@ def read_credits(conn: Connection[Any], entity_id: int, now: datetime) -> Credit
 def _check(terms: CreditTerms) -> int:
     check_text("grant_id", terms.grant_id)
     check_text("source", terms.source)
-    try:
-        amount = parse_amount(terms.amount)
-    except ValueError as wrong:
-        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
-    if amount <= ZERO or EXACT.scaleb(amount, 2) != cents(amount):
-        raise InvalidUsage(
-            [Problem(None, "amount", "invalid_amount", f"{amount} is not a number of whole cents above 0")]
-        )
-    if terms.source == "purchase" and not PURCHASE_MIN <= amount <= PURCHASE_MAX:
-        message = f"{amount} is not between {PURCHASE_MIN} and {PURCHASE_MAX}"
+    amount_cents = check_parsed(parse_whole_cents, terms.amount)
+    if terms.source == "purchase" and not PURCHASE_MIN_CENTS <= amount_cents <= PURCHASE_MAX_CENTS:
+        message = f"{terms.amount} is not between 10.00 and 1000.00"
         raise InvalidUsage([Problem(None, "amount", "purchase_out_of_bounds", message)])
     if terms.expires_at is not None and terms.expires_at.utcoffset() is None:
         raise InvalidUsage([Problem(None, "expires_at", "naive_time", "has no time zone: pass an aware datetime")])
-    return cents(amount)
+    return amount_cents

@@ -9,9 +9,9 @@ from typing import Any
 from psycopg import Connection
 
 from meterbook.core.admission import AdmissionFacts, admit
-from meterbook.core.entries import check_text
+from meterbook.core.entries import check_parsed, check_text
 from meterbook.core.ledgers import HoldState
-from meterbook.core.money import ZERO, parse_usage
+from meterbook.core.money import parse_above_zero
 from meterbook.core.plans import Catalog
 from meterbook.errors import AttributionUnavailable, Conflict, Denied, InvalidUsage, KeyConflict, Problem
 from meterbook.sync.operations.attribute_usage import Parties
@@ -85,12 +85,7 @@ def _grant(wanted: HoldTerms, facts: AdmissionFacts, at: datetime | None) -> dic
 def check_hold(amount: object, hold_id: object, ttl_s: object) -> Decimal:
     """The amount. Raises `InvalidUsage`."""
     check_text("hold_id", hold_id)
-    try:
-        exact = parse_usage(amount)
-    except ValueError as wrong:
-        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
-    if exact == ZERO:
-        raise InvalidUsage([Problem(None, "amount", "invalid_amount", "nothing can't be held")])
+    exact = check_parsed(parse_above_zero, amount)
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, int) or not 0 < ttl_s <= TTL_S_MAX:
         raise InvalidUsage(
             [Problem(None, "ttl_s", "invalid_time", f"{ttl_s!r} is not between 1 and {TTL_S_MAX} seconds")]
