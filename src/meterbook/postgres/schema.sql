@@ -222,6 +222,26 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- An organization begins to pay for these: whatever subscription of their own has not ended is set to cancel at its period's end, an unpaid
+-- one too, and that is noted as our doing (BEHAVIOUR §12).
+declare s record;
+begin
+  for s in
+    select b.id, b.owner_id, meterbook.term_end(b, at) as ends_at
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.status not in ('canceled', 'incomplete_expired') and b.ended_at is null
+    where a.id = any (actors) and a.payer_id <> own.id
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = true, cancelled_by_us = true, ended_at = s.ends_at where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, true, at);
+  end loop;
+end $$;
+
 CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1347,7 +1367,7 @@ begin
     (s.owner_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status, s.begins_at, s.starts_at, s.ends_at, s.anchor,
      s.interval_months, s.cancel_at_period_end, s.ended_at, s.stripe_customer, s.stripe_subscription, s.updated_at);
 
-  if known.cancelled_by_us and not cancel_at_period_end and s.status in ('active', 'trialing', 'past_due') then
+  if known.cancelled_by_us and not cancel_at_period_end and s.status not in ('canceled', 'incomplete_expired') then
     update meterbook.subscription b set cancel_at_period_end = true, ended_at = meterbook.term_end(s, moment) where b.id = s.id;   -- ours is still to be delivered
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
@@ -1745,36 +1765,12 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
-CREATE FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
--- While an organization pays for somebody, their own subscription is set to cancel at its period's end, as our doing; when it no longer does, ours
--- is taken back, never theirs, and what has ended stays ended (BEHAVIOUR §12).
-declare s record;
-begin
-  for s in
-    select b.id, b.owner_id, meterbook.term_end(b, settle_cancellations.at) as ends_at, b.cancel_at_period_end, a.payer_id <> b.owner_id as another_pays
-    from meterbook.actor a
-    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > settle_cancellations.at)
-    where a.id = any (actors) and a.payer_id is not null
-      and (case when a.payer_id <> b.owner_id then not b.cancel_at_period_end else b.cancelled_by_us end)
-    order by b.id for no key update of b
-  loop
-    update meterbook.subscription b set cancel_at_period_end = s.another_pays, cancelled_by_us = s.another_pays,
-      ended_at = case when s.another_pays then s.ends_at end
-    where b.id = s.id;
-    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (s.owner_id, 'cancel_at_period_end', 'cancel:' || s.id || ':' || gen_random_uuid(),
-            jsonb_build_object('subscription', s.id, 'cancel_at_period_end', s.another_pays), settle_cancellations.at);
-  end loop;
-end $$;
-
 CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
--- Who pays, and what follows for the own subscriptions of those whose payer is another now; what follows may move the instant at which the
--- clock decides again. A subscription that somebody takes out while an organization pays is their own doing, and stays.
+-- Who pays, and what follows for the own subscriptions: who gets another payer has them set to cancel, who has none to thank for it any more has
+-- them back; what follows may move the instant at which the clock decides again. A subscription that somebody takes out while an organization
+-- pays is their own doing, and stays.
 declare
   known   bigint[];
   before  bigint[];
@@ -1784,10 +1780,13 @@ begin
   select array_agg(a.id order by a.id), array_agg(coalesce(a.payer_id, 0) order by a.id) into known, before
   from meterbook.actor a where a.id = any (actors);
   perform meterbook.decide_payers(actors, at);
+  if meterbook.take_back_cancellations(known, at) then
+    perform meterbook.decide_payers(known, at);
+  end if;
   select array_agg(a.id order by a.id) into flipped
   from unnest(known, before) was(id, payer_id) join meterbook.actor a on a.id = was.id where a.payer_id <> was.payer_id;
   if flipped is not null then
-    perform meterbook.settle_cancellations(flipped, at);
+    perform meterbook.begin_cancellations(flipped, at);
     perform meterbook.decide_payers(flipped, at);
   end if;
 end $$;
@@ -1812,6 +1811,41 @@ begin
   while meterbook.months_after(anchor, (n + 1) * months) <= at loop n := n + 1; end loop;
   return n;
 end $$;
+
+CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+-- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
+-- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
+declare
+  s     record;
+  taken boolean := false;
+begin
+  for s in
+    select b.id, b.owner_id
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
+    where a.id = any (actors) and not exists (
+      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
+      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
+    taken := true;
+  end loop;
+  return taken;
+end $$;
+
+CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- Stripe is told through the outbox (I3).
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (owner_id, 'cancel_at_period_end', 'cancel:' || subscription_id || ':' || gen_random_uuid(),
+          jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
+$$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
@@ -2889,6 +2923,8 @@ REVOKE ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], works
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_importer;
@@ -3142,8 +3178,6 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
@@ -3152,6 +3186,10 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 

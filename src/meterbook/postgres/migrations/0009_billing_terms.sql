@@ -275,29 +275,57 @@ language sql stable as $$
   from meterbook.correction c where c.entity_id = the_entity and c.of_period = the_period group by 1, 2
 $$;
 
-create function meterbook.settle_cancellations(actors bigint[], at timestamptz) returns void
+create function meterbook.begin_cancellations(actors bigint[], at timestamptz) returns void
 language plpgsql as $$
--- While an organization pays for somebody, their own subscription is set to cancel at its period's end, as our doing; when it no longer does, ours
--- is taken back, never theirs, and what has ended stays ended (BEHAVIOUR §12).
+-- An organization begins to pay for these: whatever subscription of their own has not ended is set to cancel at its period's end, an unpaid
+-- one too, and that is noted as our doing (BEHAVIOUR §12).
 declare s record;
 begin
   for s in
-    select b.id, b.owner_id, meterbook.term_end(b, settle_cancellations.at) as ends_at, b.cancel_at_period_end, a.payer_id <> b.owner_id as another_pays
+    select b.id, b.owner_id, meterbook.term_end(b, at) as ends_at
     from meterbook.actor a
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > settle_cancellations.at)
-    where a.id = any (actors) and a.payer_id is not null
-      and (case when a.payer_id <> b.owner_id then not b.cancel_at_period_end else b.cancelled_by_us end)
+    join meterbook.subscription b on b.owner_id = own.id and b.status not in ('canceled', 'incomplete_expired') and b.ended_at is null
+    where a.id = any (actors) and a.payer_id <> own.id
     order by b.id for no key update of b
   loop
-    update meterbook.subscription b set cancel_at_period_end = s.another_pays, cancelled_by_us = s.another_pays,
-      ended_at = case when s.another_pays then s.ends_at end
-    where b.id = s.id;
-    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (s.owner_id, 'cancel_at_period_end', 'cancel:' || s.id || ':' || gen_random_uuid(),
-            jsonb_build_object('subscription', s.id, 'cancel_at_period_end', s.another_pays), settle_cancellations.at);
+    update meterbook.subscription b set cancel_at_period_end = true, cancelled_by_us = true, ended_at = s.ends_at where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, true, at);
   end loop;
 end $$;
+
+create function meterbook.take_back_cancellations(actors bigint[], at timestamptz) returns boolean
+language plpgsql as $$
+-- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
+-- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
+declare
+  s     record;
+  taken boolean := false;
+begin
+  for s in
+    select b.id, b.owner_id
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
+    where a.id = any (actors) and not exists (
+      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
+      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
+    taken := true;
+  end loop;
+  return taken;
+end $$;
+
+create function meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamptz) returns void
+language sql as $$
+  -- Stripe is told through the outbox (I3).
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (owner_id, 'cancel_at_period_end', 'cancel:' || subscription_id || ':' || gen_random_uuid(),
+          jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
+$$;
 
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
 revoke all on all functions in schema meterbook from public;
