@@ -48,15 +48,16 @@ class InvalidRequest(MeterbookError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one entry of a call: its position from 0, the field, a stable code, a sentence."""
+    """What is wrong: the entry's position in the call from 0 (None: no entry, or not known which), the field, a stable code, a sentence."""
 
-    index: int
+    index: int | None
     field: str
     code: str
     message: str
 
     def __str__(self) -> str:
-        return f"entry {self.index}: {self.field}: {self.message}"
+        place = "" if self.index is None else f"entry {self.index}: "
+        return f"{place}{self.field}: {self.message}"
 
 
 class InvalidUsage(InvalidRequest):
@@ -113,6 +114,12 @@ class UnknownPeriod(InvalidRequest):
     def __init__(self, entity: str, period: object) -> None:
         self.entity, self.period = entity, period
         super().__init__(f"{entity} has no period {period!r}")
+
+
+class NotPermitted(InvalidRequest):
+    """The database's login may not do that."""
+
+    code = "not_permitted"
 
 
 class UnknownEntry(InvalidRequest):

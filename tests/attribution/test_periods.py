@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import meterbook
-from meterbook import Book
+from meterbook import Book, InvalidUsage
 from meterbook.errors import UnknownPeriod
 from meterbook.postgres.migrate import migrate
 from tests.conftest import Clock
@@ -241,7 +241,7 @@ async def calendar_book(empty_database_url: str, clock: Clock, tmp_path: Path) -
     catalog = tmp_path / "calendar.toml"
     catalog.write_text(said.replace('free_period = "lifetime"', 'free_period = "calendar"'))
     async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as conn:
-        await migrate(conn, free_period="calendar")
+        await migrate(conn, free_period="calendar", callers_clock=True)
     async with meterbook.open(empty_database_url, catalog=catalog, clock=clock) as opened:
         yield opened
 
@@ -273,3 +273,40 @@ async def test_a_person_who_never_used_anything_has_no_last_period(book: Book) -
     for period in ("last", free.id, -1, 2**63, 2**70, True, "next", None, 1.0):
         with pytest.raises(UnknownPeriod):
             await book.usage("user:u", period)  # type: ignore[arg-type]
+
+
+async def test_an_entry_of_a_deleted_person_is_corrected_after_the_clock_has_moved_on(
+    calendar_book: Book, clock: Clock, empty_database_url: str
+) -> None:
+    """Its month closed, another begun, no sweep yet: booked where the surrogate's entries go now; nobody of that name is made up."""
+    entry = (await use(calendar_book, "u", "5")).entries[0].id
+    await calendar_book.delete_user("u")
+    known = query(empty_database_url, "select count(*) from meterbook.billing_entity")
+    clock.now = utc(2026, 7, 10)
+    await calendar_book.sweep()
+    clock.now = utc(2026, 8, 10)
+    corrected = await calendar_book.correct(entry, amount="2", reason="test", event_key="more")
+    assert corrected.entries[0].entity.startswith("user:#")
+    assert query(empty_database_url, "select count(*) from meterbook.billing_entity") == known
+
+
+async def test_a_hold_of_a_deleted_person_is_settled_after_the_clock_has_moved_on(
+    calendar_book: Book, clock: Clock, empty_database_url: str
+) -> None:
+    """Its own surrogate owes it, in the month that runs."""
+    hold = await calendar_book.place_hold("u", amount="1", hold_id="h", ttl_s=7 * 24 * 3600)
+    await calendar_book.delete_user("u")
+    clock.now = utc(2026, 7, 10)
+    settled = await calendar_book.settle("h", amount="2", source="workflow", description="gpt-4o")
+    (entity,) = {one.entity for one in settled.recorded.entries}
+    assert entity == "user:#" + str(query(empty_database_url, "select entity_id from meterbook.hold")[0][0])
+    assert hold.amount == Decimal(1)
+    assert await calendar_book.verify() == []
+
+
+async def test_a_surrogate_is_no_name_of_a_person(book: Book) -> None:
+    """`#7` is how an erased person is shown: an id of that form could be taken for them, and is refused."""
+    with pytest.raises(InvalidUsage, match="erased"):
+        await use(book, "#7", "1")
+    with pytest.raises(InvalidUsage, match="erased"):
+        await book.put_organization("#7", owner="u")

@@ -7,7 +7,7 @@ import pytest
 
 from meterbook import Attribution, Book, InvalidUsage
 from meterbook.errors import InvalidRequest, MembershipRefused, UnknownEntity, UnknownInterval, UnknownPlan
-from tests.ledger import FREE, P1, P2, Window, count, place_of, query, subscribe, use, utc
+from tests.ledger import FREE, P1, P2, Window, count, place_of, query, subscribe, use, utc, windows
 
 
 async def payer(book: Book, actor: str = "u") -> str:
@@ -271,3 +271,15 @@ async def test_a_token_says_what_was_resolved(book: Book) -> None:
     for token in bad:
         with pytest.raises(InvalidUsage):
             await use(book, "u", "1", attribution=token)
+
+
+async def test_free_is_no_subscription_and_is_refused_as_one(book: Book, database_url: str) -> None:
+    """§4: only a definite "no subscription" means the free plan. One that says free would give 5.00 anew each month; the paid one stays."""
+    await subscribe(book, "user:u")
+    with pytest.raises(InvalidUsage, match="canceled"):
+        await subscribe(book, "user:u", "free")
+    usage = await book.usage("user:u")
+    assert (usage.period.kind, usage.period.plan) == ("dated", "pro_6000")
+    with pytest.raises(InvalidUsage):
+        await subscribe(book, "user:other", "free")
+    assert windows(database_url, "user:other") == []

@@ -378,3 +378,59 @@ async def test_a_deletion_said_three_times_at_once_bills_once(book: Book, clock:
     await book.sweep()
     assert await invoices(book) == [5_000]
     await check_books(book, database_url)
+
+
+async def test_a_segment_that_passed_on_is_billed_to_the_customer_it_was_used_by(
+    book: Book, clock: Clock, database_url: str
+) -> None:
+    """The organization brings its own customer: the person's segment still goes to the person's, and what follows to its own."""
+    await pays(book, "user:u", id="s")
+    await lump(book, "u", "80.25")
+    await book.put_organization("o", owner="u")
+    await pays(book, "organization:o", "pro_6000", id="s")
+    await use(book, "u", "50.25")
+    clock.now = P1[1] + GRACE
+    assert (await book.sweep()).closed == 2
+    rows = [row for row in await book.outbox() if row.kind == "charge"]
+    sent = [(row.entity, row.payload["stripe_customer"], row.payload["amount_cents"]) for row in rows]
+    assert sorted(sent) == [("organization:o", "cus_organization:o", 2_000), ("user:u", "cus_user:u", 5_000)]
+    await check_books(book, database_url)
+
+
+async def test_a_segment_that_passed_on_without_ids_waits_for_the_subscriptions(book: Book, clock: Clock) -> None:
+    """A subscription has one customer: ids that were missing when it passed on are its later ones."""
+    await pays(book, "user:u", id="s", stripe_customer=None, stripe_subscription=None)
+    await lump(book, "u", "80.25")
+    await book.put_organization("o", owner="u")
+    await pays(book, "organization:o", "pro_6000", id="s", stripe_customer=None, stripe_subscription=None)
+    clock.now += 2 * GRACE
+    assert (await book.sweep()).deferred == 1
+    await pays(book, "organization:o", "pro_6000", id="s")
+    assert (await book.sweep()).closed == 1
+    assert await charged(book, "user:u") == [5_000]
+
+
+async def test_months_in_which_nobody_was_entitled_are_not_opened_afterwards(
+    book: Book, clock: Clock, database_url: str
+) -> None:
+    """Unpaid from June 20 to September 10: June's period, then September's; what came meanwhile stays in the free one."""
+    await pays(book, "user:u")
+    await pays(book, "user:u", status="unpaid")
+    clock.now = utc(2026, 8, 5)
+    await use(book, "u", "1")
+    clock.now = utc(2026, 9, 10)
+    await pays(book, "user:u")
+    assert windows(database_url, "user:u") == [P1, (utc(2026, 9, 1), utc(2026, 10, 1))]
+    assert [(one.period.kind, one.total) for one in [await book.usage("user:u")]] == [("dated", 0)]
+
+
+async def test_a_sealed_period_names_a_thousand_descriptions_and_sums_the_others(book: Book, clock: Clock) -> None:
+    """1 100 that nobody folded before the close: 1 000 by name, 100 together, every figure exact."""
+    await pays(book, "user:u")
+    line = {"actor": "u", "source": "s", "amount": "0.01"}
+    await book.record_many([line | {"description": f"m{n}", "event_key": f"k{n}"} for n in range(1100)])
+    clock.now = P1[1] + GRACE
+    await book.close("user:u")
+    usage = await book.usage("user:u", "last")
+    assert (len(usage.by_description), usage.by_description["s", "(other)"], usage.total) == (1001, 1, 11)
+    assert await book.verify() == []

@@ -10,9 +10,9 @@ import pytest
 
 from meterbook import Book, InvalidUsage, KeyConflict
 from meterbook.core.ledgers import Billed
-from tests.bills import balance, charged, check_books, lump, pays
+from tests.bills import alerts, balance, charged, check_books, lump, pays
 from tests.conftest import Clock
-from tests.ledger import P1, query, utc
+from tests.ledger import P1, query, use, utc
 
 
 async def grant(book: Book, grant_id: str, amount: str = "10", **terms: Any) -> bool:
@@ -145,3 +145,31 @@ async def test_credits_go_with_a_subscription_to_its_new_owner(book: Book, datab
     await pays(book, "organization:o", "team_6000", id="sub_user:u")
     assert (await balance(book, "user:u"), await balance(book, "organization:o")) == (0, 2_510)
     await check_books(book, database_url)
+
+
+async def test_a_grant_that_expires_changes_the_limit_and_is_told(book: Book, clock: Clock) -> None:
+    """31 effective of 30 + 10; when the ten have expired the next sweep tells of the limit, although nothing was used since."""
+    await pays(book, "user:u")
+    await grant(book, "g", expires_at=clock.now + timedelta(days=1))
+    await lump(book, "u", "31.25")
+    await book.sweep()
+    assert await alerts(book, "user:u") == []
+    clock.now += timedelta(days=1)
+    await book.sweep()
+    assert await alerts(book, "user:u") == ["limit_100"]
+    await book.sweep()
+    assert await alerts(book, "user:u") == ["limit_100"]
+
+
+async def test_a_grant_that_passed_on_and_expires_is_told_to_its_new_owner(book: Book, clock: Clock) -> None:
+    """Credits go with the subscription; so does the change of the limit at their expiry."""
+    await pays(book, "user:u", id="s")
+    await grant(book, "g", expires_at=clock.now + timedelta(days=1))
+    await book.put_organization("o", owner="u")
+    await pays(book, "organization:o", "pro_6000", id="s")
+    await use(book, "u", "31.25")
+    await book.sweep()
+    assert await alerts(book, "organization:o") == []
+    clock.now += timedelta(days=1)
+    await book.sweep()
+    assert await alerts(book, "organization:o") == ["limit_100"]

@@ -247,3 +247,14 @@ async def test_an_unpaid_subscription_rests_and_its_period_closes_once(
         assert (await book.sweep()).closed == closed
     assert await charged(book, "user:u") == [1_175]
     await check_books(book, database_url)
+
+
+async def test_a_check_that_allows_says_what_is_left_to_the_member(book: Book) -> None:
+    """Cap 1.00 with 0.25 used of it: 0.75, not what the organization has left; without a cap, the organization's."""
+    await organization(book, "o", "u")
+    await book.set_member_cap("o", "u", "1")
+    await use(book, "u", "0.25")
+    allowed = await book.check("u")
+    assert (allowed.allowed, allowed.scope, allowed.limit) == (True, "member", 1)
+    assert allowed.message.startswith("0.75 ")
+    assert (await book.check("boss")).scope == "organization"

@@ -3,16 +3,19 @@
 import asyncio
 import dataclasses
 import inspect
+import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 import meterbook
 import meterbook.sync.book
 from meterbook import Book
+from meterbook.book.book import CONNECT_TIMEOUT_S
 from meterbook.errors import InvalidUsage, LedgerUnavailable, MeterbookError, WrongLedger
 from tests.ledger import amounts, count, holding, sums, use
 
@@ -120,6 +123,23 @@ async def test_a_ledger_that_is_not_there_is_said_so(empty_database_url: str) ->
     with pytest.raises(LedgerUnavailable, match="meterbook migrate"):
         async with meterbook.open(empty_database_url):
             pass
+
+
+async def test_a_url_that_no_waiting_mends_is_said_at_once(database_url: str) -> None:
+    """Refused, unknown host, unknown user, missing database: the server's words and what to do, not a pool's timeout."""
+    parts = urlsplit(database_url)
+    host = parts.netloc.rpartition("@")[2]
+    for wrong, advice in [
+        ("postgresql://127.0.0.1:1/nothing", "does the server run"),
+        ("postgresql://nowhere.invalid/nothing", "host of the URL"),
+        (urlunsplit(parts._replace(netloc=f"nobody_there@{host}")), "user"),
+        (urlunsplit(parts._replace(path="/no_such_database")), "database of the URL"),
+    ]:
+        began = time.monotonic()
+        with pytest.raises(LedgerUnavailable, match=advice):
+            async with meterbook.open(wrong):
+                pass
+        assert time.monotonic() - began < CONNECT_TIMEOUT_S / 2
 
 
 async def test_a_catalog_of_another_ledger_is_refused(database_url: str, tmp_path: Path) -> None:

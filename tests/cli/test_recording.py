@@ -1,6 +1,7 @@
 """``record`` and ``correct``: exit codes and answers that a script can rely on."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 
@@ -75,6 +76,45 @@ def test_a_line_that_is_not_json_is_named(meterbook: Program) -> None:
     refused = meterbook("record", "-", given=b"{broken\n")
     assert refused.code == 2
     assert "entry 0" in refused.err
+
+
+def test_every_bad_line_is_named_whatever_is_wrong_with_it(meterbook: Program) -> None:
+    """§3.1: no JSON, no object, no time, no amount: all of them at once, by their positions."""
+    good = {"actor": "u", "source": "s", "description": "d", "amount": "1", "event_key": "k1"}
+    lines = [
+        "{broken",
+        json.dumps(good),
+        "[1]",
+        json.dumps({**good, "amount": 0.1}),
+        json.dumps({**good, "occurred_at": "soon"}),
+    ]
+    refused = meterbook("record", "-", "--json", given="\n".join(lines).encode())
+    assert refused.code == 2
+    found = [(problem["index"], problem["field"]) for problem in refused.error["problems"]]
+    assert found == [(0, "entry"), (2, "entry"), (3, "amount"), (4, "occurred_at")]
+
+
+def test_a_mistake_of_no_entry_names_none(meterbook: Program) -> None:
+    """An entity without its kind: what to write, and no entry 0."""
+    refused = meterbook("usage", "nobody")
+    assert refused.code == 2
+    assert "write user:nobody or organization:nobody" in refused.err
+    assert "entry 0" not in refused.err
+
+
+def test_who_used_nothing_is_said_to_be_unknown(meterbook: Program) -> None:
+    """Not shown as empty tables; done, since somebody new has used nothing."""
+    for command in ("usage", "entries"):
+        done = meterbook(command, "user:nobody")
+        assert (done.code, done.err) == (0, "")
+        assert "nothing is known of user:nobody" in done.out
+        assert "who" not in done.out
+
+
+def test_the_version_is_told(meterbook: Program) -> None:
+    """Alone, for a person who reports something."""
+    done = meterbook("--version")
+    assert (done.code, done.out) == (0, f"meterbook {version('meterbook')}\n")
 
 
 def test_a_correction_is_an_entry_of_its_own(meterbook: Program) -> None:

@@ -37,6 +37,10 @@ def call(database_url: str, **other: str) -> list[tuple[object, ...]]:
         {"keys": "array[gen_random_uuid(), gen_random_uuid()]"},
         {"occurred_ats": "array[now(), now()]"},
         {"keys": "array[[gen_random_uuid()], [gen_random_uuid()]]"},
+        {"actors": "array[['ada']]"},
+        {"keys": "array[[gen_random_uuid()]]"},
+        {"amounts": "array[[0.5]]", "sources": "array[['workflow']]"},
+        {"payer_periods": "array[[1]]::bigint[]"},
     ],
 )
 def test_arrays_of_different_lengths_are_refused(database_url: str, other: dict[str, str]) -> None:
@@ -81,3 +85,12 @@ def test_nobody_without_a_name_is_made_known(database_url: str) -> None:
     """attribute makes no surrogate of null or of an empty name."""
     query(database_url, "select meterbook.attribute(array[null, '', 'ada'])")
     assert query(database_url, "select external_id from meterbook.actor") == [("ada",)]
+
+
+@pytest.mark.parametrize(("request_id", "total"), [("null", "0.5"), ("''", "0.5"), ("'req_7'", "null")])
+def test_a_running_total_of_no_request_or_no_amount_is_refused(database_url: str, request_id: str, total: str) -> None:
+    """§3.6: two callers who forgot it must not share one running total."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    with pytest.raises(psycopg.DatabaseError, match="needs the request"):
+        query(database_url, f"select meterbook.record_cumulative({request_id}, 'ada', {total}, 'workflow', 'gpt-4o')")
+    assert count(database_url) == count(database_url, "cumulative_request") == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -13,9 +14,10 @@ from psycopg import sql
 
 import meterbook
 from meterbook.book import Book
-from meterbook.errors import MeterbookError
+from meterbook.errors import AttributionUnavailable, MeterbookError, WrongLedger
+from meterbook.postgres.migrate import migrate
 from tests.conftest import Clock
-from tests.ledger import P1
+from tests.ledger import P1, query, subscribe, use, utc
 from tests.races.playing import said
 
 TABLES = """
@@ -240,3 +242,73 @@ async def test_partitions_of_later_months_are_the_readers_too(database_url: str,
             await book.record_many([said("k", "5")])
             assert (await book.entries("user:ada")).entries
             assert await book.verify() == []
+
+
+async def test_a_reader_reads_all_that_is_open_and_is_told_when_it_is_not(database_url: str, clock: Clock) -> None:
+    """§10: a read opens the next period. Who may only read gets what is there, then an error that says what to do, never an old figure."""
+    async with meterbook.open(database_url, clock=clock) as owner:
+        await subscribe(owner, "user:u")
+        await use(owner, "u", "5")
+        with login(database_url, "meterbook_reader") as url:
+            async with meterbook.open(url, clock=clock) as book:
+                assert (await book.usage("user:u")).total == Decimal(5)
+                assert [one.kind for one in await book.periods("user:u")] == ["dated", "free"]
+                clock.now = utc(2026, 7, 1)
+                for read in (book.usage, book.periods):
+                    with pytest.raises(AttributionUnavailable, match="may only read"):
+                        await read("user:u")
+                with pytest.raises(AttributionUnavailable, match="may only read"):
+                    await book.usage("user:nobody")
+                await owner.sweep()
+                assert (await book.usage("user:u")).total == Decimal(0)
+                assert [one.kind for one in await book.periods("user:u")] == ["dated", "dated", "free"]
+
+
+AHEAD = [
+    "select meterbook.attribute(array['u'], at => %s)",
+    "select meterbook.record_usage(array[gen_random_uuid()], array[gen_random_uuid()], '{u}', '{s}', '{d}', '{1}', at => %s)",
+    "select meterbook.record_cumulative('r', 'u', 1, 's', 'd', at => %s)",
+    "select meterbook.correct_entry(gen_random_uuid(), 1, 'why', gen_random_uuid(), at => %s)",
+    "select meterbook.resolve('u', at => %s)",
+    "select meterbook.parties_of(array['u'], array[null], array[null], array[null::bigint], at => %s)",
+    "select meterbook.put_subscription('s', 'user:u', 'pro', 10, 1, 20, 0.2, 'active', now(), now() + '1 month'::interval, 1, at => %s)",
+    "select meterbook.put_organization('o', 'u', at => %s)",
+    "select meterbook.put_workspace('w', 'user:u', at => %s)",
+    "select meterbook.delete_user('u', at => %s)",
+    "select meterbook.compact(at => %s)",
+    "select meterbook.ensure_partitions(at => %s)",
+    "select meterbook.admission_terms('u', null, at => %s)",
+    "select meterbook.pass_clocks(array(select 1::bigint), '{}', at => %s)",
+]
+
+
+async def test_a_writer_is_not_believed_about_the_future(empty_database_url: str) -> None:
+    """§10: the clock opens periods. Where it is the database's, a time ahead of it is refused by every call, and opens nothing."""
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as conn:
+        await migrate(conn)
+    with login(empty_database_url, "meterbook_writer") as url, psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("select meterbook.attribute(array['u'])")
+        periods = query(empty_database_url, "select count(*) from meterbook.billing_period")
+        for call in AHEAD:
+            with pytest.raises(psycopg.DatabaseError, match="ahead of the clock"):
+                conn.execute(call.encode(), [datetime.now(UTC) + timedelta(days=400)])
+        assert query(empty_database_url, "select count(*) from meterbook.billing_period") == periods
+        back = datetime.now(UTC) - timedelta(minutes=1)
+        assert found(conn, "select outcome from meterbook.resolve('u', at => %s)", back) == [("resolved",)]
+
+
+async def test_a_ledger_of_the_databases_clock_takes_no_other(empty_database_url: str, clock: Clock) -> None:
+    """Opening it with a clock says so at once; one that was made for it may be used without."""
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as conn:
+        await migrate(conn)
+        with pytest.raises(WrongLedger, match="callers-clock"):
+            await migrate(conn, callers_clock=True)
+    with pytest.raises(WrongLedger, match="callers-clock"):
+        async with meterbook.open(empty_database_url, clock=clock):
+            pass
+
+
+async def test_a_ledger_of_the_callers_clock_is_used_without_one_too(database_url: str) -> None:
+    """The database's clock is then the caller's."""
+    async with meterbook.open(database_url) as book:
+        assert (await book.record("u", source="s", description="d", amount="1", event_key="k")).inserted == 1

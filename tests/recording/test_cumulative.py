@@ -131,3 +131,55 @@ async def test_a_total_is_an_exact_amount(book: Book, database_url: str) -> None
         with pytest.raises(InvalidUsage):
             await flush(book, so_far)
     assert count(database_url, "cumulative_request") == 0
+
+
+async def test_a_category_that_is_left_out_is_the_first_flushs(book: Book, database_url: str) -> None:
+    """Leaving it out names no other; naming another is a conflict, since the rows of a request are of one."""
+    await flush(book, "0.4", category="tool")
+    assert (await flush(book, "0.6")).amount == Decimal("0.2")
+    with pytest.raises(KeyConflict):
+        await flush(book, "0.9", category="model")
+    assert query(database_url, "select distinct category from meterbook.usage_log") == [("tool",)]
+
+
+OF_SEVEN = "(select request from meterbook.cumulative_request where name = 'req_7')"
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "entries", "found"),
+    [
+        ("cumulative_request", "update meterbook.cumulative_request set total = 5 where name = 'req_7'", "0.9", "5"),
+        ("cumulative_request", "delete from meterbook.cumulative_request where name = 'req_7'", "0.9", None),
+        ("cumulative_rise", f"delete from meterbook.cumulative_rise where request = {OF_SEVEN}", None, "0.9"),
+        ("usage_log", "update meterbook.usage_log set amount = amount + 1 where amount = 0.4", "1.9", "0.9"),
+        ("usage_log", "delete from meterbook.usage_log where amount = 0.4", "0.5", "0.9"),
+    ],
+)
+async def test_verify_names_a_running_total_that_its_rises_dont_bear_out(
+    book: Book, database_url: str, table: str, change: str, entries: str | None, found: str | None
+) -> None:
+    """§14: by entity, request and amount, whichever side was tampered with; a correction changes neither."""
+    (first, *_) = (await flush(book, "0.4")).entries
+    await flush(book, "0.9")
+    await flush(book, "3", request="sound", actor="another")
+    await book.correct(first.id, amount="-0.1", reason="test", event_key="fix")
+    assert await book.verify() == []
+    for (name,) in query(database_url, f"select distinct tableoid::regclass::text from meterbook.{table}"):
+        query(database_url, f"alter table {name} disable trigger user")
+    query(database_url, change)
+    (said,) = [one for one in await book.verify() if one.grain == "request"]
+    expected = tuple(None if amount is None else Decimal(amount) for amount in (entries, found))
+    assert (said.entity, said.ledger_amount, said.derived_amount) == ("user:u", *expected)
+    assert said.part == "req_7" or found is None
+
+
+async def test_what_a_running_total_made_is_append_only(book: Book, database_url: str) -> None:
+    """I2: its rises neither change nor go."""
+    await flush(book, "0.4")
+    for change in (
+        "update meterbook.cumulative_rise set key = key",
+        "delete from meterbook.cumulative_rise",
+        "truncate meterbook.cumulative_rise",
+    ):
+        with pytest.raises(psycopg.DatabaseError, match="append-only"):
+            query(database_url, change)

@@ -44,7 +44,7 @@ from meterbook.postgres import compaction, recording
 from meterbook.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.migrate import check_ledger, find_settled, list_pending, migrate
-from meterbook.postgres.refusals import refusals
+from meterbook.postgres.refusals import connecting_advice, refusals
 
 CONNECTIONS_MAX = 10
 CONNECT_TIMEOUT_S = 10
@@ -63,9 +63,9 @@ async def open(
 ) -> AsyncIterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
-    `clock` gives the time of every call (aware); without one it is the database's. With `billing` off every check and hold is allowed.
-    Raises `LedgerUnavailable` (not reachable, not
-    migrated), `EngineUnavailable`, `WrongLedger` (the catalog's currency is another), `InvalidCatalog`.
+    `clock` gives the time of every call (aware), in a ledger made for it; without one it is the database's. With `billing` off every check
+    and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the
+    catalog's currency is another, or a `clock` for a ledger of the database's).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
@@ -78,7 +78,12 @@ async def open(
         with refusals():
             conn = await _connect(engine_url)
         async with conn:
-            await migrate(conn, currency=plans.currency, free_period=plans.free_period)
+            await migrate(
+                conn,
+                currency=plans.currency,
+                free_period=plans.free_period,
+                callers_clock=clock is not None,
+            )
         place = f"embedded under {home}"
         async with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
             yield book
@@ -88,6 +93,18 @@ async def open(
 
 async def _connect(url: str) -> AsyncConnection[Any]:
     return await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+
+
+async def _try_connecting(url: str) -> None:
+    """A pool goes on trying and then can't say why it failed; one connection says at once what no waiting mends."""
+    try:
+        with refusals():
+            async with await _connect(url):
+                pass
+    except LedgerUnavailable as error:
+        advice = connecting_advice(str(error))
+        if advice is not None:
+            raise LedgerUnavailable(f"{error}\n{advice}") from error
 
 
 @asynccontextmanager
@@ -102,6 +119,7 @@ async def _open_at(
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:
+        await _try_connecting(url)
         await pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
     except PoolTimeout as error:
         await pool.close()
@@ -113,7 +131,8 @@ async def _open_at(
                 raise LedgerUnavailable(
                     f"the ledger is not migrated ({', '.join(pending)} missing). Run: meterbook migrate"
                 )
-            check_ledger(await find_settled(conn), plans.currency, plans.free_period)
+            settled = await find_settled(conn)
+            check_ledger(settled, plans.currency, plans.free_period, callers_clock=clock is not None)
             await compaction.ensure_partitions(conn, None if clock is None else clock())
         book = Book(pool, plans, clock, engine, billing=billing)
         yield book
@@ -216,7 +235,7 @@ class Book(BillingCalls):
         total: str | Decimal | int,
         source: str,
         description: str,
-        category: str = "model",
+        category: str | None = None,
         entity: str | None = None,
         workspace: str | None = None,
         workflow: str | None = None,
@@ -229,17 +248,20 @@ class Book(BillingCalls):
     ) -> Recorded:
         """Keeps the maximum of a request's running total: records the rise, if there is one (`amount` of the reply).
 
-        Raises `KeyConflict` when a flush names another actor, workspace, entity, source or description than the request's first.
+        Raises `KeyConflict` when a flush names another actor, workspace, entity, category, source or description than the request's first.
         """
         usage = Usage(
-            actor, source, description, running_total(total), category, None, None, entity, None, workspace, workflow,
+            actor, source, description, running_total(total), category or "model", None, None, entity, None, workspace, workflow,
             execution, source_reference, occurred_at, metadata, attribution,
         )  # fmt: skip
+        named = category is not None
         if conn is not None:
-            return await record_cumulative(conn, request, usage, self._catalog.currency, self._attribute, self._at())
+            return await record_cumulative(
+                conn, request, usage, self._catalog.currency, self._attribute, self._at(), names_category=named
+            )
         async with self._pool.connection() as own:
             return await record_cumulative(
-                own, request, usage, self._catalog.currency, self._attribute_on(own), self._at()
+                own, request, usage, self._catalog.currency, self._attribute_on(own), self._at(), names_category=named
             )
 
     async def correct(

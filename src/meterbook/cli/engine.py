@@ -1,5 +1,7 @@
 """``meterbook migrate``, ``compact`` and ``doctor``: what keeps a ledger going."""
 
+from typing import Annotated
+
 import typer
 
 from meterbook.cli.command import Session, command
@@ -12,9 +14,14 @@ app = typer.Typer()
 
 
 @command(app, "migrate")
-async def migrate(session: Session) -> Exit:
+async def migrate(
+    session: Session,
+    callers_clock: Annotated[
+        bool, typer.Option("--callers-clock", help="Make a ledger that obeys the times callers pass: tests, replays.")
+    ] = False,
+) -> Exit:
     """Bring the database up to this version: may be repeated, beside running writers, and twice at once."""
-    applied = await migrate_ledger(session)
+    applied = await migrate_ledger(session, callers_clock=callers_clock)
     if session.json:
         print(json_text({"applied": applied}))
     else:

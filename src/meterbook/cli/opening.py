@@ -13,7 +13,6 @@ from meterbook.catalogs import load_catalog
 from meterbook.cli.command import Session
 from meterbook.demo import cast
 from meterbook.demo.play import DemoClock
-from meterbook.errors import LedgerUnavailable
 from meterbook.postgres.embedded import embedded
 from meterbook.postgres.migrate import migrate
 from meterbook.postgres.refusals import refusals
@@ -29,8 +28,6 @@ async def open_book(session: Session) -> AsyncIterator[Book]:
         async with open_demo(session, DemoClock(cast.CLOSED_AT)) as book:
             yield book
         return
-    if session.url is not None:
-        await _try_connecting(session.url)
     async with meterbook.open(session.url, catalog=session.catalog, home=session.home) as book:
         yield book
 
@@ -42,22 +39,17 @@ async def open_demo(session: Session, clock: DemoClock) -> AsyncIterator[Book]:
         yield book
 
 
-async def migrate_ledger(session: Session) -> list[str]:
+async def migrate_ledger(session: Session, *, callers_clock: bool) -> list[str]:
     """Applies what is missing, and names it."""
     plans = load_catalog(session.catalog)
     with _server(session) as url, refusals():
         async with await _connect(url) as conn:
-            return await migrate(conn, currency=plans.currency, free_period=plans.free_period)
-
-
-async def _try_connecting(url: str) -> None:
-    """A pool goes on trying and then can't say why it failed; one connection says it at once."""
-    try:
-        with refusals():
-            async with await _connect(url):
-                pass
-    except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"{error}\nIs --url (or METERBOOK_URL) right, and does the server run?") from error
+            return await migrate(
+                conn,
+                currency=plans.currency,
+                free_period=plans.free_period,
+                callers_clock=callers_clock or session.demo,
+            )
 
 
 async def _connect(url: str) -> AsyncConnection[Any]:

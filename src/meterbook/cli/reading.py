@@ -115,7 +115,7 @@ async def entries(
     if session.json:
         print(json_text(page))
     else:
-        _show_entries(console(), page)
+        _show_entries(console(), entity, page)
     return Exit.DONE
 
 
@@ -166,15 +166,19 @@ def usage_data(report: UsageReport) -> dict[str, object]:
 
 def show_usage(on: Console, report: UsageReport) -> None:
     named = {f"{description}  ({source})": amount for (source, description), amount in report.by_description.items()}
+    parts = [_figures(on, report)]
+    if report.count:
+        parts += (
+            parts_table(on, "who", report.by_actor),
+            parts_table(on, "what", named),
+            days_table(on, report.period, report.by_day),
+        )
     on.print(_heading(report))
-    for part in (
-        _figures(on, report),
-        parts_table(on, "who", report.by_actor),
-        parts_table(on, "what", named),
-        days_table(on, report.period, report.by_day),
-    ):
+    for part in parts:
         on.print()
         on.print(part)
+    if not report.count:
+        on.print(f"\nnothing is known of {report.entity} in this period; is the id right?")
 
 
 def _heading(report: UsageReport) -> str:
@@ -239,7 +243,10 @@ def days_table(on: Console, period: Period, by_day: Mapping[int, Decimal]) -> Ta
     return made
 
 
-def _show_entries(on: Console, page: EntryPage) -> None:
+def _show_entries(on: Console, entity: str, page: EntryPage) -> None:
+    if not page.entries:
+        on.print(f"nothing is known of {entity} that this asks for; is the id right?")
+        return
     on.print(_wide_table(on, page) if on.width >= WIDTH_FOR_ALL_COLUMNS else _narrow_table(on, page))
     if page.summary is not None:
         on.print(f"{counted(page.summary.count)}, {amount_text(page.summary.amount)} in all")

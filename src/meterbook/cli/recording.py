@@ -2,17 +2,20 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
+from meterbook.catalogs import load_catalog
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
 from meterbook.cli.wire import json_text
 from meterbook.core.derivation import amount_text
+from meterbook.core.entries import check_each_entry
 from meterbook.core.recorded import Recorded
 from meterbook.errors import InvalidUsage, Problem
 
@@ -59,7 +62,7 @@ async def record(
     these options (event_key, occurred_at, …); amounts are strings.
     """
     if actor == STDIN:
-        entries = _entries_from(sys.stdin.buffer.read(STDIN_BYTES_MAX + 1))
+        entries = _entries_from(sys.stdin.buffer.read(STDIN_BYTES_MAX + 1), load_catalog(session.catalog).currency)
     else:
         said = {
             "actor": actor,
@@ -76,10 +79,10 @@ async def record(
             "execution": execution,
             "source_reference": source_reference,
             "occurred_at": occurred_at,
-            "metadata": None if metadata is None else _json(0, "metadata", metadata),
+            "metadata": None if metadata is None else _json(None, "metadata", metadata),
             "attribution": attribution,
         }
-        entries = [_timed(0, {name: value for name, value in said.items() if value is not None})]
+        entries = [_timed(None, {name: value for name, value in said.items() if value is not None})]
     async with open_book(session) as book:
         recorded = await book.record_many(entries)
     _tell(session, recorded)
@@ -101,15 +104,28 @@ async def correct(
     return Exit.DONE
 
 
-def _entries_from(read: bytes) -> list[dict[str, Any]]:
+def _entries_from(read: bytes, currency: str) -> list[dict[str, Any]]:
+    """Every bad line is named: those that can't be read, and what is wrong with the others."""
     written = [line for line in read.split(b"\n") if line.strip()]
     if len(written) > STDIN_ENTRIES_MAX or len(read) > STDIN_BYTES_MAX:
         reason = f"one call takes at most {STDIN_ENTRIES_MAX:,} entries, 64 MiB; `meterbook import -` takes any number"
-        raise InvalidUsage([Problem(STDIN_ENTRIES_MAX, "entry", "too_many", reason)])
-    return [_timed(index, _json(index, "entry", line)) for index, line in enumerate(written)]
+        raise InvalidUsage([Problem(None, "entry", "too_many", reason)])
+    entries: dict[int, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for index, line in enumerate(written):
+        try:
+            entries[index] = _timed(index, _json(index, "entry", line))
+        except InvalidUsage as unread:
+            problems += unread.problems
+    if problems:
+        positions = list(entries)
+        _, others = check_each_entry(list(entries.values()), currency)
+        problems += [replace(one, index=positions[one.index]) for one in others if one.index is not None]
+        raise InvalidUsage(sorted(problems, key=lambda one: one.index or 0))
+    return list(entries.values())
 
 
-def _json(index: int, field: str, text: str | bytes) -> dict[str, Any]:
+def _json(index: int | None, field: str, text: str | bytes) -> dict[str, Any]:
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -119,14 +135,14 @@ def _json(index: int, field: str, text: str | bytes) -> dict[str, Any]:
     return read
 
 
-def _timed(index: int, said: dict[str, Any]) -> dict[str, Any]:
+def _timed(index: int | None, said: dict[str, Any]) -> dict[str, Any]:
     """The entry with its time read; a missing amount and other mistakes are the ledger's to name."""
     if "occurred_at" not in said:
         return said
     return {**said, "occurred_at": _time(index, said["occurred_at"])}
 
 
-def _time(index: int, text: object) -> datetime:
+def _time(index: int | None, text: object) -> datetime:
     try:
         return datetime.fromisoformat(str(text))
     except ValueError as error:

@@ -138,6 +138,12 @@ def _limited(facts: AdmissionFacts, wanted: Decimal) -> Admission:
     numbers = usage.effective, usage.held, usage.limit
     if _fits(*numbers[:2], wanted, usage.limit):
         left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, usage.held))
+        if facts.cap is not None:
+            own = EXACT.subtract(facts.cap, EXACT.add(facts.member_total, facts.member_held))
+            if own < left:
+                message = f"{amount_text(own)} is left of what your organization lets you use."
+                capped = facts.member_total, facts.member_held, facts.cap
+                return Admission(True, "allowed", message, "member", usage.entity, *capped)  # noqa: FBT003
         return Admission(True, "allowed", f"{amount_text(left)} is left.", scope, usage.entity, *numbers)  # noqa: FBT003
     held = f", and {amount_text(usage.held)} is set aside" if usage.held else ""
     message = (

@@ -63,6 +63,7 @@ _LENGTHS = {
     "execution": ID_LENGTH_MAX,
     "source_reference": ID_LENGTH_MAX,
 }
+_ERASED = re.compile(r"#[0-9]+")
 _OPTIONAL_TEXTS = tuple(name for name in _LENGTHS if name not in _REQUIRED)
 
 
@@ -208,6 +209,8 @@ def _usage_of(said: Mapping[str, Any]) -> Usage:
 def _check_texts(usage: Usage) -> None:
     for name in ("actor", "source", "description"):
         _check_text(name, getattr(usage, name), _LENGTHS[name])
+    if usage.actor[0] == "#" and _ERASED.fullmatch(usage.actor):
+        raise _Refused("actor", "invalid_text", f"{usage.actor!r} is how one that was erased is shown, no name")
     for name in _OPTIONAL_TEXTS:
         value = getattr(usage, name)
         if value is not None:
@@ -240,7 +243,7 @@ def check_text(name: str, value: object, length_max: int = ID_LENGTH_MAX) -> str
     try:
         return _check_text(name, value, length_max)
     except _Refused as refused:
-        raise InvalidUsage([Problem(0, name, refused.code, refused.message)]) from None
+        raise InvalidUsage([Problem(None, name, refused.code, refused.message)]) from None
 
 
 def check_amount(value: object, field: str = "amount") -> Decimal:
@@ -248,7 +251,7 @@ def check_amount(value: object, field: str = "amount") -> Decimal:
     try:
         return parse_usage(value)
     except ValueError as wrong:
-        raise InvalidUsage([Problem(0, field, "invalid_amount", str(wrong))]) from None
+        raise InvalidUsage([Problem(None, field, "invalid_amount", str(wrong))]) from None
 
 
 def check_entity(entity: object) -> str:
@@ -256,14 +259,15 @@ def check_entity(entity: object) -> str:
     try:
         _check_entity(_check_text("entity", entity, _LENGTHS["entity"]))
     except _Refused as refused:
-        raise InvalidUsage([Problem(0, "entity", refused.code, refused.message)]) from None
+        raise InvalidUsage([Problem(None, "entity", refused.code, refused.message)]) from None
     return str(entity)
 
 
 def _check_entity(entity: str) -> None:
     kind, _, external_id = entity.partition(":")
     if kind not in ENTITY_KINDS or not external_id:
-        raise _Refused("entity", "invalid_entity", f"{entity!r} is not user:<id> or organization:<id>")
+        advice = f": write user:{entity} or organization:{entity}" if entity and ":" not in entity else ""
+        raise _Refused("entity", "invalid_entity", f"{entity!r} is not user:<id> or organization:<id>{advice}")
     if len(external_id) > ID_LENGTH_MAX:
         raise _Refused(
             "entity", "too_long", f"has an id of {len(external_id)} characters, at most {ID_LENGTH_MAX} are taken"

@@ -145,7 +145,7 @@ def _batches(rows: Iterator[Row], reader: RowReader) -> Iterator[_Batch]:
 
 async def _record(book: Book, batch: _Batch, tally: _Tally, rejects: Rejects) -> None:
     recorded = await _record_patiently(book, batch.entries)
-    refused = {problem.index: problem for problem in recorded.problems}
+    refused = {problem.index: problem for problem in recorded.problems if problem.index is not None}
     for index, problem in refused.items():
         batch.bad.append((batch.rows[index], RowProblem(problem.code, f"{problem.field} {problem.message}")))
     tally.rows += len(batch.entries) - len(refused) + len(batch.bad)

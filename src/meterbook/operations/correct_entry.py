@@ -65,7 +65,7 @@ def _signed(amount: object) -> Decimal:
     try:
         return parse_amount(amount)
     except ValueError as wrong:
-        raise InvalidUsage([Problem(0, "amount", "invalid_amount", str(wrong))]) from None
+        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
 
 
 def _uuid(entry_id: str) -> UUID:

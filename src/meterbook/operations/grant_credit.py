@@ -62,12 +62,14 @@ def _check(terms: CreditTerms) -> int:
     try:
         amount = parse_amount(terms.amount)
     except ValueError as wrong:
-        raise InvalidUsage([Problem(0, "amount", "invalid_amount", str(wrong))]) from None
+        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
     if amount <= ZERO or EXACT.scaleb(amount, 2) != cents(amount):
-        raise InvalidUsage([Problem(0, "amount", "invalid_amount", f"{amount} is not a number of whole cents above 0")])
+        raise InvalidUsage(
+            [Problem(None, "amount", "invalid_amount", f"{amount} is not a number of whole cents above 0")]
+        )
     if terms.source == "purchase" and not PURCHASE_MIN <= amount <= PURCHASE_MAX:
         message = f"{amount} is not between {PURCHASE_MIN} and {PURCHASE_MAX}"
-        raise InvalidUsage([Problem(0, "amount", "purchase_out_of_bounds", message)])
+        raise InvalidUsage([Problem(None, "amount", "purchase_out_of_bounds", message)])
     if terms.expires_at is not None and terms.expires_at.utcoffset() is None:
-        raise InvalidUsage([Problem(0, "expires_at", "naive_time", "has no time zone: pass an aware datetime")])
+        raise InvalidUsage([Problem(None, "expires_at", "naive_time", "has no time zone: pass an aware datetime")])
     return cents(amount)

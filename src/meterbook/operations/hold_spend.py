@@ -89,11 +89,13 @@ def check_hold(amount: object, hold_id: object, ttl_s: object) -> Decimal:
     try:
         exact = parse_usage(amount)
     except ValueError as wrong:
-        raise InvalidUsage([Problem(0, "amount", "invalid_amount", str(wrong))]) from None
+        raise InvalidUsage([Problem(None, "amount", "invalid_amount", str(wrong))]) from None
     if exact == ZERO:
-        raise InvalidUsage([Problem(0, "amount", "invalid_amount", "nothing can't be held")])
+        raise InvalidUsage([Problem(None, "amount", "invalid_amount", "nothing can't be held")])
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, int) or not 0 < ttl_s <= TTL_S_MAX:
-        raise InvalidUsage([Problem(0, "ttl_s", "invalid_time", f"{ttl_s!r} is not between 1 and {TTL_S_MAX} seconds")])
+        raise InvalidUsage(
+            [Problem(None, "ttl_s", "invalid_time", f"{ttl_s!r} is not between 1 and {TTL_S_MAX} seconds")]
+        )
     return exact
 
 

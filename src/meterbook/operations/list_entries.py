@@ -45,13 +45,15 @@ def _check(wanted: EntryFilter, limit: int) -> None:
         if getattr(wanted, name) is not None:
             check_text(name, getattr(wanted, name))
     problems = [
-        Problem(0, name, "naive_time", "is no datetime with a time zone")
+        Problem(None, name, "naive_time", "is no datetime with a time zone")
         for name in ("start", "end")
         if (at := getattr(wanted, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
     ]
     if not (wanted.period is None or is_id(wanted.period)):
-        problems.append(Problem(0, "period", "invalid_period", "pass the id of a period, a whole number"))
+        problems.append(Problem(None, "period", "invalid_period", "pass the id of a period, a whole number"))
     if not (is_id(limit) and 1 <= limit <= ENTRIES_PER_PAGE_MAX):
-        problems.append(Problem(0, "limit", "invalid_limit", f"{limit!r} is not between 1 and {ENTRIES_PER_PAGE_MAX}"))
+        problems.append(
+            Problem(None, "limit", "invalid_limit", f"{limit!r} is not between 1 and {ENTRIES_PER_PAGE_MAX}")
+        )
     if problems:
         raise InvalidUsage(problems)

@@ -72,15 +72,17 @@ async def put_subscription(
 
 def _check(terms: SubscriptionTerms, catalog: Catalog) -> None:
     problems = [
-        Problem(0, name, "naive_time", "is no datetime with a time zone")
+        Problem(None, name, "naive_time", "is no datetime with a time zone")
         for name in ("starts_at", "ends_at", "anchor", "effective_at")
         if (at := getattr(terms, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
     ]
     if terms.currency is not None and terms.currency.upper() != catalog.currency:
         problems.append(
-            Problem(0, "currency", "wrong_currency", f"{terms.currency} is not the ledger's {catalog.currency}")
+            Problem(None, "currency", "wrong_currency", f"{terms.currency} is not the ledger's {catalog.currency}")
         )
     if not (terms.seats is None or (is_id(terms.seats) and 0 <= terms.seats <= SEATS_MAX)):
-        problems.append(Problem(0, "seats", "invalid_seats", f"{terms.seats!r} is not a number from 0 to {SEATS_MAX}"))
+        problems.append(
+            Problem(None, "seats", "invalid_seats", f"{terms.seats!r} is not a number from 0 to {SEATS_MAX}")
+        )
     if problems:
         raise InvalidUsage(problems)

@@ -43,7 +43,8 @@ async def list_periods(
 ) -> list[Period]:
     """Newest first, up to the one that runs now. Raises `UnknownEntity`, `AttributionUnavailable`."""
     check_entity(entity)
-    await _open_periods(conn, entity, attribute)
+    if not await reading.is_current(conn, entity, at):
+        await _open_periods(conn, entity, attribute)
     return await reading.list_periods(conn, entity, at)
 
 

@@ -45,7 +45,7 @@ class BulkTally:
             self.repeats_seen = True
 
     def result(self) -> BulkRecorded:
-        problems = tuple(sorted(self.problems, key=lambda problem: problem.index))
+        problems = tuple(sorted(self.problems, key=lambda problem: problem.index or 0))
         return BulkRecorded(self.inserted, self.replayed, self.amount, problems)
 
 

@@ -40,6 +40,15 @@ async def list_periods(conn: AsyncConnection[Any], entity: str, at: datetime | N
             return await cursor.fetchall()
 
 
+async def is_current(conn: AsyncConnection[Any], entity: str, at: datetime | None) -> bool:
+    """Whether the period that runs now is open; False for who is not known."""
+    with refusals():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(SQL["is_current"], named(entity) | {"at": at})
+            row = await cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
 async def entity_exists(conn: AsyncConnection[Any], entity: str) -> bool:
     with refusals():
         async with conn.cursor(row_factory=tuple_row) as cursor:

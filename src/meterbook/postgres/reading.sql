@@ -41,6 +41,11 @@ from summary s left join page p on true
 left join meterbook.entry_metadata n on n.entity_id = p.entity_id and n.key = p.key
 order by p.recorded_at desc, p.key desc
 
+-- name: is_current
+-- Whether the clock of an entity has nothing to open.
+select exists (select from meterbook.billing_entity e join meterbook.period_clock c on c.entity_id = e.id
+  where e.kind = %(kind)s and e.external_id = %(external_id)s and c.due_at > coalesce(%(at)s::timestamptz, clock_timestamp()))
+
 -- name: entity_exists
 select exists (select from meterbook.billing_entity e where e.kind = %(kind)s and e.external_id = %(external_id)s)
 

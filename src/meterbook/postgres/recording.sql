@@ -16,7 +16,7 @@ order by n
 select n, key::text, outcome, entity, period, belongs_to, amount, recorded_at
 from meterbook.record_cumulative(
   request => %(request)s, actor => %(actor)s, total => %(total)s::numeric, source => %(source)s, description => %(description)s,
-  category => %(category)s, occurred_at => %(occurred_at)s::timestamptz, workspace => %(workspace)s, workflow => %(workflow)s,
+  category => %(category)s::text, occurred_at => %(occurred_at)s::timestamptz, workspace => %(workspace)s, workflow => %(workflow)s,
   execution => %(execution)s, source_reference => %(source_reference)s, metadata => %(metadata)s::jsonb, entity => %(entity)s,
   payer_id => %(payer_id)s::bigint, at => %(at)s::timestamptz)
 

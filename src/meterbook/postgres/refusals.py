@@ -13,6 +13,7 @@ from meterbook.errors import (
     LedgerUnavailable,
     MembershipRefused,
     MeterbookError,
+    NotPermitted,
     Problem,
     TransactionConflict,
     UnknownEntity,
@@ -26,6 +27,17 @@ BY_CONSTRAINT: dict[str, tuple[str, str, str]] = {
     ),
     "usage_log_occurred_at_is_finite": ("occurred_at", "invalid_time", "is before 1970 or infinite"),
     "subscription_times_are_finite": ("starts_at", "invalid_time", "is infinite"),
+    "billing_entity_external_id_is_no_surrogate": (
+        "id",
+        "invalid_text",
+        "is how one that was erased is shown (#1), no name",
+    ),
+    "actor_external_id_is_no_surrogate": ("id", "invalid_text", "is how one that was erased is shown (#1), no name"),
+    "subscription_plan_is_not_free": (
+        "plan",
+        "free_plan",
+        "free is what an entity has without an entitled subscription: report the one that ended as canceled",
+    ),
     "usage_log_usage_is_positive": ("amount", "invalid_amount", "is not above 0"),
     "usage_log_category_is_known": ("category", "unknown_category", "is not one of model, fixed, tool"),
     "usage_log_source_has_a_length": ("source", "too_long", "is empty or has more than 128 characters"),
@@ -43,14 +55,36 @@ BY_SQLSTATE: dict[str, Callable[[str], MeterbookError]] = {
     "40001": TransactionConflict,
     "40P01": TransactionConflict,
     "55P03": InProgress,
+    "42501": NotPermitted,
     "MB020": UnknownEntity,
     "MB021": MembershipRefused,
     "MB022": MembershipRefused,
     "MB023": MembershipRefused,
     "MB040": BaselineRefused,
+    "MB060": InvalidRequest,
 }
 _UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
 _NOT_MIGRATED = ("3F000", "42P01", "42883")
+
+
+CONNECTING: dict[str, str] = {
+    "connection refused": "Nobody listens there: is the host and port of the URL right, and does the server run?",
+    "no such file or directory": "Nobody listens at that socket: is the URL right, and does the server run?",
+    "resolve": "Is the host of the URL right?",
+    "name or service not known": "Is the host of the URL right?",
+    "authentication failed": "Is the user and the password of the URL right?",
+    "no password supplied": "The server asks for a password: put it into the URL, PGPASSWORD or ~/.pgpass.",
+    "no pg_hba.conf entry": "The server doesn't let this user in from here: its pg_hba.conf says who may.",
+    'role "': "Is the user of the URL right?",
+    'database "': "Is the database of the URL right? Make it with: createdb",
+}
+"""What a failed connection says → what to do. Of anything else (starting up, too many clients) a wait may mend it."""
+
+
+def connecting_advice(said: str) -> str | None:
+    """None: trying again may help."""
+    lowered = said.lower()
+    return next((advice for part, advice in CONNECTING.items() if part in lowered), None)
 
 
 @contextmanager
@@ -66,7 +100,7 @@ def translated(error: psycopg.Error) -> MeterbookError:
     said = ". ".join(part for part in (error.diag.message_primary, error.diag.message_hint) if part) or str(error)
     constraint = BY_CONSTRAINT.get(error.diag.constraint_name or "")
     if constraint is not None:
-        return InvalidUsage([Problem(0, *constraint)])
+        return InvalidUsage([Problem(None, *constraint)])
     if error.sqlstate in BY_SQLSTATE:
         return BY_SQLSTATE[error.sqlstate](said)
     if error.sqlstate in _NOT_MIGRATED:

@@ -22,7 +22,7 @@ CREATE FUNCTION meterbook.add_member(organization text, person text, role text D
     SET lock_timeout TO '5s'
     AS $$
 declare
-  moment     timestamptz := coalesce(add_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(add_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(add_member.organization);
   the_actor  bigint := meterbook.person(add_member.person);
 begin
@@ -37,7 +37,7 @@ CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timesta
     SET jit TO 'off'
     AS $$
   -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  with moment as (select coalesce(meterbook.permitted(admission_terms.at), clock_timestamp()) as at),
   payer as materialized (
     select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
            exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
@@ -95,6 +95,7 @@ CREATE TABLE meterbook.subscription (
     updated_at timestamp with time zone NOT NULL,
     CONSTRAINT subscription_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
     CONSTRAINT subscription_interval_positive CHECK ((interval_months > 0)),
+    CONSTRAINT subscription_plan_is_not_free CHECK ((plan <> 'free'::text)),
     CONSTRAINT subscription_refresh_is_money CHECK (((refresh_per_day >= (0)::numeric) AND (refresh_per_day < '1000000000000'::numeric))),
     CONSTRAINT subscription_seats_positive CHECK ((seats > 0)),
     CONSTRAINT subscription_starts_before_it_ends CHECK ((starts_at < ends_at)),
@@ -192,7 +193,7 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
-  moment timestamptz := coalesce(attribute.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
   stale bigint[];
   payers bigint[];
@@ -202,7 +203,8 @@ begin
     perform set_config('lock_timeout', lock_wait_ms || 'ms', true);    -- until the function ends
   end if;
   for name in
-    select distinct u.name from (select unnest(actors) union select substr(e, 6) from unnest(entities) e where e like 'user:_%') u(name)
+    select distinct u.name from (select unnest(actors) union
+      select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
     where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);
@@ -273,15 +275,11 @@ $$;
 CREATE FUNCTION meterbook.compact(deltas_max integer DEFAULT 50000, at timestamp with time zone DEFAULT NULL::timestamp with time zone, descriptions_max integer DEFAULT 1000) RETURNS TABLE(entity_id bigint, deltas bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
-    SET jit TO 'off'
-    SET enable_nestloop TO 'off'
-    SET work_mem TO '64MB'
     AS $$
 -- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
 -- Gives the entities whose total moved; no row: nothing was waiting.
-#variable_conflict use_column
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   picked tid[];
   behind bigint[];
 begin
@@ -294,56 +292,7 @@ begin
   if behind <> '{}' then
     perform meterbook.open_periods(behind, moment);
   end if;
-  return query
-  with consumed as (
-    delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
-    returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
-  closed as materialized (
-    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
-  late as materialized (
-    select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
-    cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
-  booked_late as (
-    insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
-  movement as (
-    select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
-    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
-    union all
-    select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
-  grouped as materialized (
-    select entity_id, period_id,
-           case grouping(day, actor_id, source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(day::text, actor_id::text, source, '') as part, coalesce(description, '') as detail,
-           sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
-    from movement
-    group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
-  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
-    select g.entity_id, g.period_id, g.part, g.detail,
-           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
-    from grouped g left join meterbook.usage_rollup total
-      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
-    where g.grain = 'description' and not exists (
-      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
-        and r.part = g.part and r.detail = g.detail)),
-  named as (
-    select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
-  kept as (
-    select g.entity_id, g.period_id, g.grain, g.part, case when f.fits is false then '(other)' else g.detail end as detail,
-           g.amount, g.entries, g.digest, coalesce(n.descriptions, 0) as descriptions
-    from grouped g
-    left join fresh f on g.grain = 'description' and f.entity_id = g.entity_id and f.period_id = g.period_id and f.part = g.part and f.detail = g.detail
-    left join named n on g.grain = 'total' and n.entity_id = g.entity_id and n.period_id = g.period_id),
-  folded as (
-    insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
-    select k.entity_id, k.period_id, k.grain, k.part, k.detail, sum(k.amount), sum(k.entries), sum(k.digest), sum(k.descriptions)
-    from kept k group by k.entity_id, k.period_id, k.grain, k.part, k.detail
-    order by k.entity_id, k.period_id, k.grain, k.part, k.detail
-    on conflict on constraint usage_rollup_pkey do update set
-      amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
-      digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
-  looked_at_next as (
-    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g)
-  select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
+  return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
 end $$;
 
 CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS meterbook.recorded
@@ -358,7 +307,7 @@ CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text,
 -- money. Outcomes: inserted | replayed | conflict | unknown_entry | corrects_a_correction | below_zero | unattributed | in_progress.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   print   uuid := meterbook.correction_fingerprint(entry, amount, (select l.currency from meterbook.ledger l));
   first   meterbook.event_key;
   said    meterbook.usage_log;
@@ -487,7 +436,7 @@ CREATE FUNCTION meterbook.delete_organization(organization text, at timestamp wi
     AS $$
 -- Ends its subscription; the members fall back as on leaving. Its rows stay.
 declare
-  moment     timestamptz := coalesce(delete_organization.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_organization.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(delete_organization.organization);
   affected   bigint[];
 begin
@@ -505,7 +454,7 @@ CREATE FUNCTION meterbook.delete_user(person text, at timestamp with time zone D
     AS $$
 -- Erases what the surrogates stood for, and no row. Leaves the organization first; its owner can't be deleted.
 declare
-  moment     timestamptz := coalesce(delete_user.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_user.at), clock_timestamp());
   the_entity bigint := meterbook.entity_id_of('user:' || delete_user.person);
   the_actor  bigint := (select a.id from meterbook.actor a where a.external_id = delete_user.person);
   its_organization text;
@@ -530,29 +479,13 @@ CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RE
     SET jit TO 'off'
     AS $$
   -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
-  with logged as (
-    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
-           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
-    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-    where the_entity is null or l.entity_id = the_entity
-    union all
-    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where the_entity is null or d.entity_id = the_entity),
-  rolled as materialized (
+  with rolled as materialized (
     select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  grouped as (
-    select g.entity_id, g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
-                            (g.entity_id, g.period_id, g.source, g.description))),
   expected as (                              -- a description beyond the cap is in (other) of its source
     select g.entity_id, g.period_id, g.grain, g.part,
            case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
            sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from grouped g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
     group by 1, 2, 3, 4, 5)
   select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
          coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
@@ -578,6 +511,14 @@ CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RE
              where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
     on l.corrects = c.key and l.entity_id = c.entity_id
   where c.corrected is distinct from l.amount
+  union all
+  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
+  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
+  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
+             from meterbook.cumulative_rise r
+             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
+             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
+  where c.total is distinct from l.amount
   order by 2, 3, 4, 5, 6
 $$;
 
@@ -652,8 +593,8 @@ declare
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(at, clock_timestamp())),
-                           date_trunc('month', coalesce(at, clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
+                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;
@@ -677,11 +618,16 @@ end $$;
 
 CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
     LANGUAGE sql STABLE
-    AS $$
-  -- The surrogate of "user:<id>" or "organization:<id>"; null if it was never heard of.
-  select e.id from meterbook.billing_entity e
-  where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)
-$$;
+    AS $_$
+  -- The surrogate of "user:<id>" or "organization:<id>", or of one that was erased, as our answers name it: "user:#<surrogate>". Null if it was
+  -- never heard of.
+  select coalesce(
+    (select e.id from meterbook.billing_entity e
+     where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)),
+    (select e.id from meterbook.billing_entity e
+     where e.id = case when entity ~ '^[a-z]+:#[0-9]{1,18}$' then split_part(entity, '#', 2)::bigint end
+       and e.kind = split_part(entity, ':', 1) and e.external_id is null))
+$_$;
 
 CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -746,25 +692,75 @@ CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor 
   where k.key = any (keys)
 $$;
 
+CREATE FUNCTION meterbook.fold_deltas(picked tid[], moment timestamp with time zone, descriptions_max integer) RETURNS TABLE(entity_id bigint, deltas bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_nestloop TO 'off'
+    SET work_mem TO '64MB'
+    AS $$
+-- Consumes these deltas, under the fold's lock. Those of a closed period are booked at home; `moment` null: there are none.
+#variable_conflict use_column
+begin
+  return query
+  with consumed as (
+    delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
+    returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
+  closed as materialized (
+    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
+  late as materialized (
+    select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
+    cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
+  booked_late as (
+    insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
+  movement as (
+    select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
+    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
+    union all
+    select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
+  grouped as materialized (
+    select entity_id, period_id,
+           case grouping(day, actor_id, source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
+           coalesce(day::text, actor_id::text, source, '') as part, coalesce(description, '') as detail,
+           sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
+    from movement
+    group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
+  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
+    select g.entity_id, g.period_id, g.part, g.detail,
+           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
+    from grouped g left join meterbook.usage_rollup total
+      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
+    where g.grain = 'description' and not exists (
+      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
+        and r.part = g.part and r.detail = g.detail)),
+  named as (
+    select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
+  kept as (
+    select g.entity_id, g.period_id, g.grain, g.part, case when f.fits is false then '(other)' else g.detail end as detail,
+           g.amount, g.entries, g.digest, coalesce(n.descriptions, 0) as descriptions
+    from grouped g
+    left join fresh f on g.grain = 'description' and f.entity_id = g.entity_id and f.period_id = g.period_id and f.part = g.part and f.detail = g.detail
+    left join named n on g.grain = 'total' and n.entity_id = g.entity_id and n.period_id = g.period_id),
+  folded as (
+    insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
+    select k.entity_id, k.period_id, k.grain, k.part, k.detail, sum(k.amount), sum(k.entries), sum(k.digest), sum(k.descriptions)
+    from kept k group by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    order by k.entity_id, k.period_id, k.grain, k.part, k.detail
+    on conflict on constraint usage_rollup_pkey do update set
+      amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
+      digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
+  looked_at_next as (
+    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g where moment is not null)
+  select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
+end $$;
+
 CREATE FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
-    SET jit TO 'off'
     AS $$
--- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late. Under lock_fold.
 begin
-  with consumed as (
-    delete from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period
-    returning d.day, d.actor_id, d.source, d.description, d.amount, d.entries, d.digest),
-  grouped as (
-    select case grouping(c.day, c.actor_id, c.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(c.day::text, c.actor_id::text, c.source, '') as part, coalesce(c.description, '') as detail,
-           sum(c.amount) as amount, sum(c.entries)::bigint as entries, sum(c.digest) as digest
-    from consumed c group by grouping sets ((), (c.day), (c.actor_id), (c.source, c.description)) having count(*) > 0)
-  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest)
-  select the_entity, the_period, g.grain, g.part, g.detail, g.amount, g.entries, g.digest from grouped g order by g.grain, g.part, g.detail
-  on conflict on constraint usage_rollup_pkey do update set
-    amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries, digest = usage_rollup.digest + excluded.digest;
+  perform meterbook.fold_deltas(array(select d.ctid from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period), null, 1000);
 end $$;
 
 CREATE FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) RETURNS void
@@ -793,6 +789,7 @@ begin
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
     perform meterbook.look_again(the_entity, at);
+    perform meterbook.look_again(the_entity, expires_at) where expires_at > at;      -- the limit falls then, also if nothing is used
     return 'granted';
   end if;
   select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;
@@ -870,6 +867,14 @@ begin
   end if;
   insert into meterbook.member (organization_id, actor_id, role, joined_at) values (the_entity, the_actor, the_role, moment);
 end $$;
+
+CREATE FUNCTION meterbook.keep_addressee(known meterbook.subscription) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- What a subscription was used for by the owner whom it leaves is billed where it was billed until now.
+  update meterbook.billing_period p set stripe_customer = known.stripe_customer, stripe_subscription = known.stripe_subscription
+  where p.entity_id = known.owner_id and p.subscription_id = known.id and p.state <> 'closed' and p.stripe_customer is null
+$$;
 
 CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -980,6 +985,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
     end if;
   end loop;
 end $$;
@@ -999,7 +1005,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()),
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -1007,7 +1013,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()), u.said, v.said
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
@@ -1150,7 +1156,7 @@ CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities 
   -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
   -- record_usage, which says why.
   select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(parties_of.at, clock_timestamp()) as moment) now_at
+  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
   cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
   cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
@@ -1163,6 +1169,7 @@ CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at tim
     AS $$
 -- What the clock alone changes: who pays, and the periods that open.
 begin
+  perform meterbook.permitted(at);
   if cardinality(actors) > 0 then
     perform meterbook.settle_payers(actors, at);
   end if;
@@ -1252,13 +1259,27 @@ CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at 
                from meterbook.grants_of(the_entity) g where g.remaining > 0),
     'held', meterbook.held_by(the_entity, at)::text,
     'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
+    'status', s.status, 'included_now', s.included::text,
+    'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer), 'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription),
     'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
   from meterbook.billing_period p
   join meterbook.billing_entity e on e.id = p.entity_id
   left join meterbook.subscription s on s.id = p.subscription_id
   where p.entity_id = the_entity and p.id = the_period
 $$;
+
+CREATE FUNCTION meterbook.permitted(at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE STRICT
+    AS $$
+-- A time that a caller passes. It may lie back; ahead only where callers bring the clock: time opens and closes periods, and one who is
+-- early opens them for everybody.
+begin
+  if at - clock_timestamp() > interval '1 second' and (select l.clock from meterbook.ledger l) is distinct from 'callers' then
+    raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database, by which this ledger goes', at),
+      hint = 'Leave `at` out. A ledger for tests or replays is made by: meterbook migrate --callers-clock';
+  end if;
+  return at;
+end $$;
 
 CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
     LANGUAGE plpgsql
@@ -1301,7 +1322,7 @@ CREATE FUNCTION meterbook.put_organization(organization text, owner text, at tim
     AS $$
 -- Makes an organization known; its owner is its first member. Again: nothing changes (ownership has its own call).
 declare
-  moment   timestamptz := coalesce(put_organization.at, clock_timestamp());
+  moment   timestamptz := coalesce(meterbook.permitted(put_organization.at), clock_timestamp());
   owner_id bigint := meterbook.person(put_organization.owner);
   the_entity bigint;
 begin
@@ -1322,8 +1343,8 @@ CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_
     AS $$
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -1374,6 +1395,7 @@ begin
   end if;
   perform meterbook.note_segment(s, known, effective);
   if known.owner_id <> owner_id then
+    perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
   end if;
   perform meterbook.amend_periods(s, known.owner_id, effective, moment);
@@ -1392,7 +1414,7 @@ begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(put_workspace.at, clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
   end if;
 end $$;
 
@@ -1406,22 +1428,8 @@ declare made bigint;
 begin
   perform pg_advisory_xact_lock(5067, 1);
   delete from meterbook.usage_rollup r where r.entity_id = the_entity;
-  with logged as (
-    select coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
-           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
-    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-    where l.entity_id = the_entity
-    union all
-    select d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where d.entity_id = the_entity),
-  grouped as (
-    select g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.period_id), (g.period_id, g.day), (g.period_id, g.actor_id), (g.period_id, g.source, g.description))
-    having sum(g.entries) > 0),
+  with grouped as (
+    select g.* from meterbook.recomputed(the_entity) g where g.entries > 0),
   ranked as (
     select g.*, row_number() over (partition by g.period_id, g.grain order by g.entries desc, g.part, g.detail) as place from grouped g)
   insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
@@ -1433,7 +1441,27 @@ begin
   return made;
 end $$;
 
-CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT 'model'::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.recomputed(the_entity bigint DEFAULT NULL::bigint) RETURNS TABLE(entity_id bigint, period_id bigint, grain text, part text, detail text, amount numeric, entries bigint, digest numeric)
+    LANGUAGE sql STABLE
+    AS $$
+  -- What the rollups should say: every grain of every period, from the entries, less the deltas that wait.
+  with logged as (
+    select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
+           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
+    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+    where the_entity is null or l.entity_id = the_entity
+    union all
+    select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
+    where the_entity is null or d.entity_id = the_entity)
+  select g.entity_id, g.period_id,
+         case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end,
+         coalesce(g.day::text, g.actor_id::text, g.source, ''), coalesce(g.description, ''), sum(g.amount), sum(g.entries)::bigint, sum(g.digest)
+  from logged g
+  group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
+                          (g.entity_id, g.period_id, g.source, g.description))
+$$;
+
+CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1441,19 +1469,24 @@ CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total nume
     SET jit TO 'off'
     AS $$
 -- Keeps the maximum of a running total: appends the rise, or answers `unchanged`. One row a request is locked, so that the order of arrival
--- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, source or description is a `conflict`; a payer that
--- merely changed since is not.
+-- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, category, source or description is a `conflict`; a payer
+-- that merely changed since is not.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
   rise_key uuid;
+  kind    text := category;
   acting  meterbook.actor;
   bound   meterbook.cumulative_request;
   payer   bigint;
   rise    numeric := total;
   result  meterbook.recorded;
 begin
+  if coalesce(request, '') = '' or total is null then
+    raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
+      hint = 'Pass request and total: the amount so far of everything that this request has used.';
+  end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
   select a.* into acting from meterbook.actor a where a.external_id = actor;
@@ -1465,19 +1498,20 @@ begin
         return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
-      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total)
-      values (id, acting.id, payer, workspace, category, source, description, total) on conflict do nothing;
+      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)
+      values (id, acting.id, payer, workspace, coalesce(kind, 'model'), source, description, total, request) on conflict do nothing;
       if not found then
         select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
       end if;
     end if;
     if bound.request is not null then
-      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, category, source, description)
+      kind := coalesce(kind, bound.category);
+      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, kind, source, description)
          or workspace is not null and workspace is distinct from bound.workspace
          or entity is not null and meterbook.entity_id_of(entity) is distinct from bound.entity_id then
         insert into meterbook.key_conflict (key, at, first_said, then_said)
         values (id, moment, to_jsonb(bound) - 'request',
-          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', category,
+          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', kind,
                              'source', source, 'description', description, 'total', total::text));
         return next row(1, rise_key, 'conflict', (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = bound.entity_id),
                         null, null, bound.total, null)::meterbook.recorded;
@@ -1494,15 +1528,17 @@ begin
       return next row(1, rise_key, 'unchanged', null, null, null, 0, null)::meterbook.recorded;
       return;
     end if;
+    kind := coalesce(kind, 'model');
     select r.* into result from meterbook.record_usage(
       keys => array[rise_key],
-      fingerprints => array[meterbook.fingerprint(actor, category, source, description, rise, (select l.currency from meterbook.ledger l))],
-      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[category],
+      fingerprints => array[meterbook.fingerprint(actor, kind, source, description, rise, (select l.currency from meterbook.ledger l))],
+      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[kind],
       occurred_ats => array[occurred_at], workspaces => array[workspace], workflows => array[workflow], executions => array[execution],
       source_references => array[source_reference], metadatas => array[metadata], payer_ids => array[payer], at => moment) r;
     if result.outcome <> 'inserted' then
       raise exception using errcode = 'MB001';
     end if;
+    insert into meterbook.cumulative_rise (entity_id, key, recorded_at, request) values (payer, rise_key, result.recorded_at, id);
   exception
     when sqlstate 'MB001' then null;
     when lock_not_available then
@@ -1526,12 +1562,15 @@ CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors 
 -- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
 declare
   size    constant integer := cardinality(keys);
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   written meterbook.recorded[];
   clashes integer[] := '{}';
   answers meterbook.recorded[];
 begin
-  if array_ndims(keys) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+  if greatest(array_ndims(keys), array_ndims(fingerprints), array_ndims(actors), array_ndims(sources), array_ndims(descriptions), array_ndims(amounts),
+              array_ndims(categories), array_ndims(occurred_ats), array_ndims(workspaces), array_ndims(workflows), array_ndims(executions),
+              array_ndims(source_references), array_ndims(lines), array_ndims(metadatas), array_ndims(entities), array_ndims(periods),
+              array_ndims(payer_ids), array_ndims(payer_periods)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
      or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
      or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
      or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
@@ -1632,7 +1671,7 @@ CREATE FUNCTION meterbook.remove_member(organization text, person text, at times
     AS $$
 -- What was recorded stays where it is; from now on the person's own subscription, or the person, pays.
 declare
-  moment     timestamptz := coalesce(remove_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(remove_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(remove_member.organization);
   the_actor  bigint := meterbook.person(remove_member.person);
 begin
@@ -1659,7 +1698,7 @@ CREATE FUNCTION meterbook.resolve(actor text, workspace text DEFAULT NULL::text,
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(resolve.at, clock_timestamp())) p
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
     on a.id is not null
 $$;
 
@@ -1791,12 +1830,12 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text)
+CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text, clock text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period from meterbook.ledger l
+  select l.currency, l.free_period, l.clock from meterbook.ledger l
 $$;
 
 CREATE FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) RETURNS integer
@@ -1971,7 +2010,8 @@ begin
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
            jsonb_build_object('charge', charge_id, 'period', the_period, 'kind', the_kind, 'amount_cents', charged,
-                              'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription), write_charge.at
+                              'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer),
+                              'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription)), write_charge.at
     from meterbook.billing_period p left join meterbook.subscription s on s.id = p.subscription_id
     where p.entity_id = the_entity and p.id = the_period;
   end if;
@@ -2084,6 +2124,7 @@ CREATE TABLE meterbook.actor (
     external_id text,
     payer_id bigint,
     payer_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT actor_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
     CONSTRAINT actor_external_id_is_not_empty CHECK ((external_id <> ''::text))
 );
 
@@ -2114,11 +2155,12 @@ CREATE TABLE meterbook.billing_entity (
     id bigint NOT NULL,
     kind text NOT NULL,
     external_id text,
+    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
     CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
     CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
 );
 
-COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased.';
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 ALTER TABLE meterbook.billing_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_entity_id_seq
@@ -2143,6 +2185,8 @@ CREATE TABLE meterbook.billing_period (
     state text DEFAULT 'open'::text NOT NULL,
     resting boolean DEFAULT false NOT NULL,
     opened_at timestamp with time zone NOT NULL,
+    stripe_customer text,
+    stripe_subscription text,
     CONSTRAINT billing_period_dated_has_subscription CHECK (((kind <> 'dated'::text) OR (subscription_id IS NOT NULL))),
     CONSTRAINT billing_period_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
     CONSTRAINT billing_period_kind_is_known CHECK ((kind = ANY (ARRAY['dated'::text, 'free'::text, 'history'::text]))),
@@ -2156,6 +2200,8 @@ COMMENT ON COLUMN meterbook.billing_period.included IS 'The largest that plan an
 COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
 
 COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+
+COMMENT ON COLUMN meterbook.billing_period.stripe_customer IS 'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 
 ALTER TABLE meterbook.billing_period ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_period_id_seq
@@ -2260,10 +2306,20 @@ CREATE TABLE meterbook.cumulative_request (
     source text NOT NULL,
     description text NOT NULL,
     total numeric NOT NULL,
+    name text NOT NULL,
     CONSTRAINT cumulative_request_total_is_positive CHECK (((total > (0)::numeric) AND (total < '1000000000000'::numeric)))
 );
 
 COMMENT ON TABLE meterbook.cumulative_request IS 'The largest running total that a request reported, bound to its first flush.';
+
+CREATE TABLE meterbook.cumulative_rise (
+    entity_id bigint NOT NULL,
+    key uuid NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    request uuid NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cumulative_rise IS 'Which entries a request''s running total made: what proves it.';
 
 CREATE TABLE meterbook.deferred_close (
     entity_id bigint NOT NULL,
@@ -2377,10 +2433,14 @@ CREATE TABLE meterbook.ledger (
     id smallint DEFAULT 1 NOT NULL,
     currency text NOT NULL,
     free_period text NOT NULL,
+    clock text NOT NULL,
+    CONSTRAINT ledger_clock_is_known CHECK ((clock = ANY (ARRAY['database'::text, 'callers'::text]))),
     CONSTRAINT ledger_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT ledger_free_period_is_known CHECK ((free_period = ANY (ARRAY['lifetime'::text, 'calendar'::text]))),
     CONSTRAINT ledger_is_one_row CHECK ((id = 1))
 );
+
+COMMENT ON COLUMN meterbook.ledger.clock IS 'Whose time counts: the database''s, or the one that callers pass, for tests and replays.';
 
 CREATE TABLE meterbook.member (
     id bigint NOT NULL,
@@ -2422,7 +2482,7 @@ CREATE TABLE meterbook.moved_entity (
     since timestamp with time zone NOT NULL
 );
 
-COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
+COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved, or will at `since`, and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
 
 ALTER TABLE meterbook.moved_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.moved_entity_id_seq
@@ -2672,6 +2732,9 @@ ALTER TABLE ONLY meterbook.credit_spend
 ALTER TABLE ONLY meterbook.cumulative_request
     ADD CONSTRAINT cumulative_request_pkey PRIMARY KEY (request);
 
+ALTER TABLE ONLY meterbook.cumulative_rise
+    ADD CONSTRAINT cumulative_rise_pkey PRIMARY KEY (entity_id, key);
+
 ALTER TABLE ONLY meterbook.deferred_close
     ADD CONSTRAINT deferred_close_pkey PRIMARY KEY (entity_id, period_id);
 
@@ -2819,6 +2882,14 @@ ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_append_
 CREATE TRIGGER credit_spend_is_not_truncated BEFORE TRUNCATE ON meterbook.credit_spend FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
 
 ALTER TABLE meterbook.credit_spend ENABLE ALWAYS TRIGGER credit_spend_is_not_truncated;
+
+CREATE TRIGGER cumulative_rise_is_append_only BEFORE DELETE OR UPDATE ON meterbook.cumulative_rise FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.cumulative_rise ENABLE ALWAYS TRIGGER cumulative_rise_is_append_only;
+
+CREATE TRIGGER cumulative_rise_is_not_truncated BEFORE TRUNCATE ON meterbook.cumulative_rise FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.cumulative_rise ENABLE ALWAYS TRIGGER cumulative_rise_is_not_truncated;
 
 CREATE TRIGGER event_key_is_append_only BEFORE DELETE OR UPDATE ON meterbook.event_key FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
 
@@ -3013,6 +3084,8 @@ REVOKE ALL ON FUNCTION meterbook.first_said(keys uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.fold_deltas(picked tid[], moment timestamp with time zone, descriptions_max integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_importer;
@@ -3047,6 +3120,8 @@ GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp w
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.keep_addressee(known meterbook.subscription) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.key_weight(key uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_writer;
@@ -3113,6 +3188,8 @@ REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigi
 GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.permitted(at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
@@ -3132,6 +3209,10 @@ GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at tim
 GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.rebuild(the_entity bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.recomputed(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_writer;
@@ -3245,6 +3326,9 @@ GRANT SELECT ON TABLE meterbook.credit_spend TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_importer;

@@ -7,22 +7,38 @@
 create table meterbook.ledger (
   id          smallint primary key default 1 constraint ledger_is_one_row check (id = 1),
   currency    text not null constraint ledger_currency_is_iso_4217 check (currency ~ '^[A-Z]{3}$'),
-  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar'))
+  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar')),
+  clock       text not null constraint ledger_clock_is_known check (clock in ('database', 'callers'))
 );
+comment on column meterbook.ledger.clock is 'Whose time counts: the database''s, or the one that callers pass, for tests and replays.';
+
+create function meterbook.permitted(at timestamptz) returns timestamptz
+language plpgsql stable strict as $$
+-- A time that a caller passes. It may lie back; ahead only where callers bring the clock: time opens and closes periods, and one who is
+-- early opens them for everybody.
+begin
+  if at - clock_timestamp() > interval '1 second' and (select l.clock from meterbook.ledger l) is distinct from 'callers' then
+    raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database, by which this ledger goes', at),
+      hint = 'Leave `at` out. A ledger for tests or replays is made by: meterbook migrate --callers-clock';
+  end if;
+  return at;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------- surrogates of persons
 
 create table meterbook.billing_entity (
   id          bigint generated always as identity primary key,
   kind        text not null constraint billing_entity_kind_is_known check (kind in ('user', 'organization')),
-  external_id text constraint billing_entity_external_id_is_not_empty check (external_id <> ''),
+  external_id text constraint billing_entity_external_id_is_not_empty check (external_id <> '')
+                   constraint billing_entity_external_id_is_no_surrogate check (external_id !~ '^#[0-9]+$'),
   constraint billing_entity_is_named_once unique (kind, external_id)
 );
-comment on table meterbook.billing_entity is 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased.';
+comment on table meterbook.billing_entity is 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 create table meterbook.actor (
   id          bigint generated always as identity primary key,
-  external_id text constraint actor_external_id_is_not_empty check (external_id <> '') constraint actor_is_named_once unique,
+  external_id text constraint actor_external_id_is_not_empty check (external_id <> '') constraint actor_is_named_once unique
+                   constraint actor_external_id_is_no_surrogate check (external_id !~ '^#[0-9]+$'),
   payer_id    bigint,
   payer_until timestamptz not null default '-infinity'
 );
@@ -51,7 +67,7 @@ create unique index member_of_one_organization on meterbook.member (actor_id) wh
 create table meterbook.subscription (
   id                   text primary key,
   owner_id             bigint not null references meterbook.billing_entity (id),
-  plan                 text not null,
+  plan                 text not null constraint subscription_plan_is_not_free check (plan <> 'free'),
   plan_rank            integer not null,
   seats                integer not null constraint subscription_seats_positive check (seats > 0),
   included             numeric constraint subscription_included_is_money check (included >= 0 and included < 1e12),
@@ -99,6 +115,8 @@ create table meterbook.billing_period (
   state           text not null default 'open' constraint billing_period_state_is_known check (state in ('open', 'sealing', 'closed')),
   resting         boolean not null default false,
   opened_at       timestamptz not null,
+  stripe_customer     text,
+  stripe_subscription text,
   primary key (entity_id, id),
   constraint billing_period_starts_before_it_ends check (starts_at < ends_at),
   constraint billing_period_dated_has_subscription check (kind <> 'dated' or subscription_id is not null),
@@ -112,6 +130,8 @@ create table meterbook.billing_period (
 create index billing_period_by_time on meterbook.billing_period (entity_id, kind, starts_at);
 comment on column meterbook.billing_period.state is 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
 comment on column meterbook.billing_period.resting is 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+comment on column meterbook.billing_period.stripe_customer is
+  'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 comment on column meterbook.billing_period.included is 'The largest that plan and seats gave at any moment of the period; null: no overage.';
 
 create table meterbook.period_clock (
@@ -235,9 +255,19 @@ create table meterbook.cumulative_request (
   category    text not null,
   source      text not null,
   description text not null,
-  total       numeric not null constraint cumulative_request_total_is_positive check (total > 0 and total < 1e12)
+  total       numeric not null constraint cumulative_request_total_is_positive check (total > 0 and total < 1e12),
+  name        text not null
 );
 comment on table meterbook.cumulative_request is 'The largest running total that a request reported, bound to its first flush.';
+
+create table meterbook.cumulative_rise (
+  entity_id   bigint not null,
+  key         uuid not null,
+  recorded_at timestamptz not null,
+  request     uuid not null,
+  primary key (entity_id, key)
+);
+comment on table meterbook.cumulative_rise is 'Which entries a request''s running total made: what proves it.';
 
 create table meterbook.key_conflict (
   id          bigint generated always as identity primary key,
@@ -262,6 +292,8 @@ create trigger event_key_is_not_truncated      before truncate         on meterb
 create trigger usage_log_is_append_only        before update or delete on meterbook.usage_log  for each row       execute function meterbook.refuse_change();
 create trigger usage_log_is_not_truncated      before truncate         on meterbook.usage_log  for each statement execute function meterbook.refuse_change();
 create trigger usage_log_is_not_truncated      before truncate on meterbook.usage_log_default  for each statement execute function meterbook.refuse_change();
+create trigger cumulative_rise_is_append_only   before update or delete on meterbook.cumulative_rise for each row execute function meterbook.refuse_change();
+create trigger cumulative_rise_is_not_truncated before truncate    on meterbook.cumulative_rise for each statement execute function meterbook.refuse_change();
 create trigger late_entry_is_append_only       before update or delete on meterbook.late_entry for each row       execute function meterbook.refuse_change();
 create trigger late_entry_is_not_truncated     before truncate         on meterbook.late_entry for each statement execute function meterbook.refuse_change();
 alter table meterbook.event_key  enable always trigger event_key_is_append_only;
@@ -269,6 +301,8 @@ alter table meterbook.event_key  enable always trigger event_key_is_not_truncate
 alter table meterbook.usage_log  enable always trigger usage_log_is_append_only;
 alter table meterbook.usage_log  enable always trigger usage_log_is_not_truncated;
 alter table meterbook.usage_log_default enable always trigger usage_log_is_not_truncated;
+alter table meterbook.cumulative_rise enable always trigger cumulative_rise_is_append_only;
+alter table meterbook.cumulative_rise enable always trigger cumulative_rise_is_not_truncated;
 alter table meterbook.late_entry enable always trigger late_entry_is_append_only;
 alter table meterbook.late_entry enable always trigger late_entry_is_not_truncated;
 
@@ -285,8 +319,8 @@ declare
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(at, clock_timestamp())),
-                           date_trunc('month', coalesce(at, clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
+                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;

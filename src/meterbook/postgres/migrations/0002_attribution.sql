@@ -17,9 +17,14 @@ end $$;
 
 create function meterbook.entity_id_of(entity text) returns bigint
 language sql stable as $$
-  -- The surrogate of "user:<id>" or "organization:<id>"; null if it was never heard of.
-  select e.id from meterbook.billing_entity e
-  where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)
+  -- The surrogate of "user:<id>" or "organization:<id>", or of one that was erased, as our answers name it: "user:#<surrogate>". Null if it was
+  -- never heard of.
+  select coalesce(
+    (select e.id from meterbook.billing_entity e
+     where e.kind = split_part(entity, ':', 1) and e.external_id = substr(entity, strpos(entity, ':') + 1)),
+    (select e.id from meterbook.billing_entity e
+     where e.id = case when entity ~ '^[a-z]+:#[0-9]{1,18}$' then split_part(entity, '#', 2)::bigint end
+       and e.kind = split_part(entity, ':', 1) and e.external_id is null))
 $$;
 
 create function meterbook.payer_of(the_actor bigint, at timestamptz)
@@ -270,7 +275,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
-  moment timestamptz := coalesce(attribute.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
   stale bigint[];
   payers bigint[];
@@ -280,7 +285,8 @@ begin
     perform set_config('lock_timeout', lock_wait_ms || 'ms', true);    -- until the function ends
   end if;
   for name in
-    select distinct u.name from (select unnest(actors) union select substr(e, 6) from unnest(entities) e where e like 'user:_%') u(name)
+    select distinct u.name from (select unnest(actors) union
+      select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
     where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);

@@ -77,6 +77,13 @@ begin
      order by g.effective_at desc, g.id desc limit 1);
 end $$;
 
+create function meterbook.keep_addressee(known meterbook.subscription) returns void
+language sql as $$
+  -- What a subscription was used for by the owner whom it leaves is billed where it was billed until now.
+  update meterbook.billing_period p set stripe_customer = known.stripe_customer, stripe_subscription = known.stripe_subscription
+  where p.entity_id = known.owner_id and p.subscription_id = known.id and p.state <> 'closed' and p.stripe_customer is null
+$$;
+
 create function meterbook.move_credits(from_entity bigint, to_entity bigint, at timestamptz) returns void
 language plpgsql as $$
 -- The spendable credits of a subscription that passes to another owner go with it: spent here, granted there, terms kept.
@@ -91,6 +98,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
     end if;
   end loop;
 end $$;
@@ -103,8 +111,8 @@ create function meterbook.put_subscription(
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -155,6 +163,7 @@ begin
   end if;
   perform meterbook.note_segment(s, known, effective);
   if known.owner_id <> owner_id then
+    perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
   end if;
   perform meterbook.amend_periods(s, known.owner_id, effective, moment);
@@ -187,7 +196,7 @@ create function meterbook.put_organization(organization text, owner text, at tim
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- Makes an organization known; its owner is its first member. Again: nothing changes (ownership has its own call).
 declare
-  moment   timestamptz := coalesce(put_organization.at, clock_timestamp());
+  moment   timestamptz := coalesce(meterbook.permitted(put_organization.at), clock_timestamp());
   owner_id bigint := meterbook.person(put_organization.owner);
   the_entity bigint;
 begin
@@ -204,7 +213,7 @@ end $$;
 create function meterbook.add_member(organization text, person text, role text default 'member', at timestamptz default null) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 declare
-  moment     timestamptz := coalesce(add_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(add_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(add_member.organization);
   the_actor  bigint := meterbook.person(add_member.person);
 begin
@@ -217,7 +226,7 @@ create function meterbook.remove_member(organization text, person text, at times
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- What was recorded stays where it is; from now on the person's own subscription, or the person, pays.
 declare
-  moment     timestamptz := coalesce(remove_member.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(remove_member.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(remove_member.organization);
   the_actor  bigint := meterbook.person(remove_member.person);
 begin
@@ -257,6 +266,6 @@ begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(put_workspace.at, clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
   end if;
 end $$;

@@ -53,12 +53,15 @@ set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan se
 -- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
 declare
   size    constant integer := cardinality(keys);
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   written meterbook.recorded[];
   clashes integer[] := '{}';
   answers meterbook.recorded[];
 begin
-  if array_ndims(keys) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+  if greatest(array_ndims(keys), array_ndims(fingerprints), array_ndims(actors), array_ndims(sources), array_ndims(descriptions), array_ndims(amounts),
+              array_ndims(categories), array_ndims(occurred_ats), array_ndims(workspaces), array_ndims(workflows), array_ndims(executions),
+              array_ndims(source_references), array_ndims(lines), array_ndims(metadatas), array_ndims(entities), array_ndims(periods),
+              array_ndims(payer_ids), array_ndims(payer_periods)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
      or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
      or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
      or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
@@ -332,7 +335,7 @@ language sql security definer set search_path = meterbook, pg_temp as $$
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()),
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -340,7 +343,7 @@ language sql security definer set search_path = meterbook, pg_temp as $$
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(note_conflicts.at, clock_timestamp()), u.said, v.said
+    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
@@ -370,7 +373,7 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(resolve.at, clock_timestamp())) p
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
     on a.id is not null
 $$;
 
@@ -381,7 +384,7 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
   -- record_usage, which says why.
   select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(parties_of.at, clock_timestamp()) as moment) now_at
+  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
   cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
   cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p

@@ -15,7 +15,7 @@ set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan se
 -- money. Outcomes: inserted | replayed | conflict | unknown_entry | corrects_a_correction | below_zero | unattributed | in_progress.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   print   uuid := meterbook.correction_fingerprint(entry, amount, (select l.currency from meterbook.ledger l));
   first   meterbook.event_key;
   said    meterbook.usage_log;
@@ -101,26 +101,31 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
 $$;
 
 create function meterbook.record_cumulative(
-  request text, actor text, total numeric, source text, description text, category text default 'model', occurred_at timestamptz default null,
+  request text, actor text, total numeric, source text, description text, category text default null, occurred_at timestamptz default null,
   workspace text default null, workflow text default null, execution text default null, source_reference text default null,
   metadata jsonb default null, entity text default null, payer_id bigint default null, at timestamptz default null)
 returns setof meterbook.recorded
 language plpgsql security definer
 set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan set lock_timeout = '5s' set jit = off as $$
 -- Keeps the maximum of a running total: appends the rise, or answers `unchanged`. One row a request is locked, so that the order of arrival
--- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, source or description is a `conflict`; a payer that
--- merely changed since is not.
+-- doesn't matter. Bound to the first flush: naming another actor, workspace, entity, category, source or description is a `conflict`; a payer
+-- that merely changed since is not.
 #variable_conflict use_variable
 declare
-  moment  timestamptz := coalesce(at, clock_timestamp());
+  moment  timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   id      uuid := encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(request), 'UTF8')), 1, 16), 'hex')::uuid;
   rise_key uuid;
+  kind    text := category;
   acting  meterbook.actor;
   bound   meterbook.cumulative_request;
   payer   bigint;
   rise    numeric := total;
   result  meterbook.recorded;
 begin
+  if coalesce(request, '') = '' or total is null then
+    raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
+      hint = 'Pass request and total: the amount so far of everything that this request has used.';
+  end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
   select a.* into acting from meterbook.actor a where a.external_id = actor;
@@ -132,19 +137,20 @@ begin
         return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
-      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total)
-      values (id, acting.id, payer, workspace, category, source, description, total) on conflict do nothing;
+      insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)
+      values (id, acting.id, payer, workspace, coalesce(kind, 'model'), source, description, total, request) on conflict do nothing;
       if not found then
         select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
       end if;
     end if;
     if bound.request is not null then
-      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, category, source, description)
+      kind := coalesce(kind, bound.category);
+      if (bound.actor_id, bound.category, bound.source, bound.description) is distinct from (acting.id, kind, source, description)
          or workspace is not null and workspace is distinct from bound.workspace
          or entity is not null and meterbook.entity_id_of(entity) is distinct from bound.entity_id then
         insert into meterbook.key_conflict (key, at, first_said, then_said)
         values (id, moment, to_jsonb(bound) - 'request',
-          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', category,
+          jsonb_build_object('actor_id', acting.id, 'entity_id', meterbook.entity_id_of(entity), 'workspace', workspace, 'category', kind,
                              'source', source, 'description', description, 'total', total::text));
         return next row(1, rise_key, 'conflict', (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = bound.entity_id),
                         null, null, bound.total, null)::meterbook.recorded;
@@ -161,15 +167,17 @@ begin
       return next row(1, rise_key, 'unchanged', null, null, null, 0, null)::meterbook.recorded;
       return;
     end if;
+    kind := coalesce(kind, 'model');
     select r.* into result from meterbook.record_usage(
       keys => array[rise_key],
-      fingerprints => array[meterbook.fingerprint(actor, category, source, description, rise, (select l.currency from meterbook.ledger l))],
-      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[category],
+      fingerprints => array[meterbook.fingerprint(actor, kind, source, description, rise, (select l.currency from meterbook.ledger l))],
+      actors => array[actor], sources => array[source], descriptions => array[description], amounts => array[rise], categories => array[kind],
       occurred_ats => array[occurred_at], workspaces => array[workspace], workflows => array[workflow], executions => array[execution],
       source_references => array[source_reference], metadatas => array[metadata], payer_ids => array[payer], at => moment) r;
     if result.outcome <> 'inserted' then
       raise exception using errcode = 'MB001';
     end if;
+    insert into meterbook.cumulative_rise (entity_id, key, recorded_at, request) values (payer, rise_key, result.recorded_at, id);
   exception
     when sqlstate 'MB001' then null;
     when lock_not_available then

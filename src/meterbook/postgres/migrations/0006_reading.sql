@@ -29,12 +29,11 @@ $$;
 create function meterbook.compact(deltas_max integer default 50000, at timestamptz default null, descriptions_max integer default 1000)
 returns table (entity_id bigint, deltas bigint)
 language plpgsql security definer
-set search_path = meterbook, pg_temp set jit = off set enable_nestloop = off set work_mem = '64MB' as $$
+set search_path = meterbook, pg_temp as $$
 -- One compactor at a time. The lock is taken in a statement of its own: inside the fold, the snapshot would be older than the lock.
 -- Gives the entities whose total moved; no row: nothing was waiting.
-#variable_conflict use_column
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   picked tid[];
   behind bigint[];
 begin
@@ -47,6 +46,16 @@ begin
   if behind <> '{}' then
     perform meterbook.open_periods(behind, moment);
   end if;
+  return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
+end $$;
+
+create function meterbook.fold_deltas(picked tid[], moment timestamptz, descriptions_max integer)
+returns table (entity_id bigint, deltas bigint)
+language plpgsql
+set search_path = meterbook, pg_temp set jit = off set enable_nestloop = off set work_mem = '64MB' as $$
+-- Consumes these deltas, under the fold's lock. Those of a closed period are booked at home; `moment` null: there are none.
+#variable_conflict use_column
+begin
   return query
   with consumed as (
     delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
@@ -95,7 +104,7 @@ begin
       amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries,
       digest = usage_rollup.digest + excluded.digest, descriptions = usage_rollup.descriptions + excluded.descriptions),
   looked_at_next as (
-    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g)
+    insert into meterbook.moved_entity (entity_id, since) select distinct g.entity_id, moment from grouped g where moment is not null)
   select g.entity_id, sum(g.deltas)::bigint from grouped g where g.grain = 'total' group by g.entity_id;
 end $$;
 

@@ -1,10 +1,9 @@
 -- Proof (BEHAVIOUR §14) and least privilege.
 
-create function meterbook.differences(the_entity bigint default null)
-returns table (claim text, entity_id bigint, period_id bigint, grain text, part text, detail text,
-               ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
-language sql stable set jit = off as $$
-  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
+create function meterbook.recomputed(the_entity bigint default null)
+returns table (entity_id bigint, period_id bigint, grain text, part text, detail text, amount numeric, entries bigint, digest numeric)
+language sql stable as $$
+  -- What the rollups should say: every grain of every period, from the entries, less the deltas that wait.
   with logged as (
     select l.entity_id, coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
            l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
@@ -12,22 +11,27 @@ language sql stable set jit = off as $$
     where the_entity is null or l.entity_id = the_entity
     union all
     select d.entity_id, d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where the_entity is null or d.entity_id = the_entity),
-  rolled as materialized (
+    where the_entity is null or d.entity_id = the_entity)
+  select g.entity_id, g.period_id,
+         case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end,
+         coalesce(g.day::text, g.actor_id::text, g.source, ''), coalesce(g.description, ''), sum(g.amount), sum(g.entries)::bigint, sum(g.digest)
+  from logged g
+  group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
+                          (g.entity_id, g.period_id, g.source, g.description))
+$$;
+
+create function meterbook.differences(the_entity bigint default null)
+returns table (claim text, entity_id bigint, period_id bigint, grain text, part text, detail text,
+               ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
+language sql stable set jit = off as $$
+  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
+  with rolled as materialized (
     select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  grouped as (
-    select g.entity_id, g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.entity_id, g.period_id), (g.entity_id, g.period_id, g.day), (g.entity_id, g.period_id, g.actor_id),
-                            (g.entity_id, g.period_id, g.source, g.description))),
   expected as (                              -- a description beyond the cap is in (other) of its source
     select g.entity_id, g.period_id, g.grain, g.part,
            case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
            sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from grouped g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
     group by 1, 2, 3, 4, 5)
   select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
          coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
@@ -53,6 +57,14 @@ language sql stable set jit = off as $$
              where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
     on l.corrects = c.key and l.entity_id = c.entity_id
   where c.corrected is distinct from l.amount
+  union all
+  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
+  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
+  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
+             from meterbook.cumulative_rise r
+             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
+             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
+  where c.total is distinct from l.amount
   order by 2, 3, 4, 5, 6
 $$;
 
@@ -61,10 +73,10 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   select m.number, m.checksum from meterbook.migration m order by m.number
 $$;
 
-create function meterbook.settled() returns table (currency text, free_period text)
+create function meterbook.settled() returns table (currency text, free_period text, clock text)
 language sql stable security definer set search_path = meterbook, pg_temp as $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period from meterbook.ledger l
+  select l.currency, l.free_period, l.clock from meterbook.ledger l
 $$;
 
 create function meterbook.rebuild(the_entity bigint) returns bigint
@@ -74,22 +86,8 @@ declare made bigint;
 begin
   perform pg_advisory_xact_lock(5067, 1);
   delete from meterbook.usage_rollup r where r.entity_id = the_entity;
-  with logged as (
-    select coalesce(e.booked, l.period_id) as period_id, case when e.key is null then l.day else e.day end as day,
-           l.actor_id, l.source, l.description, l.amount, 1::bigint as entries, meterbook.key_weight(l.key) * l.amount as digest
-    from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-    where l.entity_id = the_entity
-    union all
-    select d.period_id, d.day, d.actor_id, d.source, d.description, -d.amount, -d.entries, -d.digest from meterbook.usage_delta d
-    where d.entity_id = the_entity),
-  grouped as (
-    select g.period_id,
-           case grouping(g.day, g.actor_id, g.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(g.day::text, g.actor_id::text, g.source, '') as part, coalesce(g.description, '') as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from logged g
-    group by grouping sets ((g.period_id), (g.period_id, g.day), (g.period_id, g.actor_id), (g.period_id, g.source, g.description))
-    having sum(g.entries) > 0),
+  with grouped as (
+    select g.* from meterbook.recomputed(the_entity) g where g.entries > 0),
   ranked as (
     select g.*, row_number() over (partition by g.period_id, g.grain order by g.entries desc, g.part, g.detail) as place from grouped g)
   insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest, descriptions)
@@ -136,7 +134,7 @@ grant execute on function
   meterbook.put_workspace, meterbook.compact, meterbook.ensure_partitions
   to meterbook_writer, meterbook_importer;
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
-grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.differences,
+grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.differences, meterbook.recomputed,
   meterbook.payer_of_entry, meterbook.place, meterbook.home_at
   to meterbook_reader, meterbook_importer;
 grant insert on meterbook.event_key, meterbook.usage_log, meterbook.usage_delta, meterbook.entry_metadata to meterbook_importer;

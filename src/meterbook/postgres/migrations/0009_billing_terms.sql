@@ -54,7 +54,8 @@ language sql stable as $$
                from meterbook.grants_of(the_entity) g where g.remaining > 0),
     'held', meterbook.held_by(the_entity, at)::text,
     'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
+    'status', s.status, 'included_now', s.included::text,
+    'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer), 'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription),
     'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
   from meterbook.billing_period p
   join meterbook.billing_entity e on e.id = p.entity_id
@@ -65,7 +66,7 @@ $$;
 create function meterbook.admission_terms(actor text, workspace text, at timestamptz default null) returns jsonb
 language sql stable security definer set search_path = meterbook, pg_temp set jit = off as $$
   -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  with moment as (select coalesce(meterbook.permitted(admission_terms.at), clock_timestamp()) as at),
   payer as materialized (
     select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
            exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
@@ -174,7 +175,8 @@ begin
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
            jsonb_build_object('charge', charge_id, 'period', the_period, 'kind', the_kind, 'amount_cents', charged,
-                              'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription), write_charge.at
+                              'stripe_customer', coalesce(p.stripe_customer, s.stripe_customer),
+                              'stripe_subscription', coalesce(p.stripe_subscription, s.stripe_subscription)), write_charge.at
     from meterbook.billing_period p left join meterbook.subscription s on s.id = p.subscription_id
     where p.entity_id = the_entity and p.id = the_period;
   end if;
@@ -192,6 +194,7 @@ begin
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
     perform meterbook.look_again(the_entity, at);
+    perform meterbook.look_again(the_entity, expires_at) where expires_at > at;      -- the limit falls then, also if nothing is used
     return 'granted';
   end if;
   select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;
@@ -228,21 +231,10 @@ begin
 end $$;
 
 create function meterbook.fold_period(the_entity bigint, the_period bigint) returns void
-language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
--- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late. Under lock_fold.
 begin
-  with consumed as (
-    delete from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period
-    returning d.day, d.actor_id, d.source, d.description, d.amount, d.entries, d.digest),
-  grouped as (
-    select case grouping(c.day, c.actor_id, c.source) when 7 then 'total' when 3 then 'day' when 5 then 'actor' else 'description' end as grain,
-           coalesce(c.day::text, c.actor_id::text, c.source, '') as part, coalesce(c.description, '') as detail,
-           sum(c.amount) as amount, sum(c.entries)::bigint as entries, sum(c.digest) as digest
-    from consumed c group by grouping sets ((), (c.day), (c.actor_id), (c.source, c.description)) having count(*) > 0)
-  insert into meterbook.usage_rollup (entity_id, period_id, grain, part, detail, amount, entries, digest)
-  select the_entity, the_period, g.grain, g.part, g.detail, g.amount, g.entries, g.digest from grouped g order by g.grain, g.part, g.detail
-  on conflict on constraint usage_rollup_pkey do update set
-    amount = usage_rollup.amount + excluded.amount, entries = usage_rollup.entries + excluded.entries, digest = usage_rollup.digest + excluded.digest;
+  perform meterbook.fold_deltas(array(select d.ctid from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period), null, 1000);
 end $$;
 
 create function meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamptz)

@@ -86,6 +86,7 @@ create function meterbook.pass_clocks(entities bigint[], actors bigint[], at tim
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- What the clock alone changes: who pays, and the periods that open.
 begin
+  perform meterbook.permitted(at);
   if cardinality(actors) > 0 then
     perform meterbook.settle_payers(actors, at);
   end if;
@@ -116,7 +117,7 @@ create function meterbook.delete_user(person text, at timestamptz default null) 
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- Erases what the surrogates stood for, and no row. Leaves the organization first; its owner can't be deleted.
 declare
-  moment     timestamptz := coalesce(delete_user.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_user.at), clock_timestamp());
   the_entity bigint := meterbook.entity_id_of('user:' || delete_user.person);
   the_actor  bigint := (select a.id from meterbook.actor a where a.external_id = delete_user.person);
   its_organization text;
@@ -140,7 +141,7 @@ create function meterbook.delete_organization(organization text, at timestamptz 
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- Ends its subscription; the members fall back as on leaving. Its rows stay.
 declare
-  moment     timestamptz := coalesce(delete_organization.at, clock_timestamp());
+  moment     timestamptz := coalesce(meterbook.permitted(delete_organization.at), clock_timestamp());
   the_entity bigint := meterbook.existing_organization(delete_organization.organization);
   affected   bigint[];
 begin

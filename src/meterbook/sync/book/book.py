@@ -26,7 +26,7 @@ from meterbook.core.upkeep import Compacted, Difference, Finding
 from meterbook.core.usage_report import UsageReport
 from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable
 from meterbook.postgres.embedded import Embedded
-from meterbook.postgres.refusals import refusals
+from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
 from meterbook.sync.operations import change_membership
@@ -64,9 +64,9 @@ def open(
 ) -> Iterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
-    `clock` gives the time of every call (aware); without one it is the database's. With `billing` off every check and hold is allowed.
-    Raises `LedgerUnavailable` (not reachable, not
-    migrated), `EngineUnavailable`, `WrongLedger` (the catalog's currency is another), `InvalidCatalog`.
+    `clock` gives the time of every call (aware), in a ledger made for it; without one it is the database's. With `billing` off every check
+    and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the
+    catalog's currency is another, or a `clock` for a ledger of the database's).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
@@ -79,7 +79,12 @@ def open(
         with refusals():
             conn = _connect(engine_url)
         with conn:
-            migrate(conn, currency=plans.currency, free_period=plans.free_period)
+            migrate(
+                conn,
+                currency=plans.currency,
+                free_period=plans.free_period,
+                callers_clock=clock is not None,
+            )
         place = f"embedded under {home}"
         with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
             yield book
@@ -89,6 +94,18 @@ def open(
 
 def _connect(url: str) -> Connection[Any]:
     return Connection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+
+
+def _try_connecting(url: str) -> None:
+    """A pool goes on trying and then can't say why it failed; one connection says at once what no waiting mends."""
+    try:
+        with refusals():
+            with _connect(url):
+                pass
+    except LedgerUnavailable as error:
+        advice = connecting_advice(str(error))
+        if advice is not None:
+            raise LedgerUnavailable(f"{error}\n{advice}") from error
 
 
 @contextmanager
@@ -103,6 +120,7 @@ def _open_at(
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:
+        _try_connecting(url)
         pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
     except PoolTimeout as error:
         pool.close()
@@ -114,7 +132,8 @@ def _open_at(
                 raise LedgerUnavailable(
                     f"the ledger is not migrated ({', '.join(pending)} missing). Run: meterbook migrate"
                 )
-            check_ledger(find_settled(conn), plans.currency, plans.free_period)
+            settled = find_settled(conn)
+            check_ledger(settled, plans.currency, plans.free_period, callers_clock=clock is not None)
             compaction.ensure_partitions(conn, None if clock is None else clock())
         book = Book(pool, plans, clock, engine, billing=billing)
         yield book
@@ -217,7 +236,7 @@ class Book(BillingCalls):
         total: str | Decimal | int,
         source: str,
         description: str,
-        category: str = "model",
+        category: str | None = None,
         entity: str | None = None,
         workspace: str | None = None,
         workflow: str | None = None,
@@ -230,16 +249,21 @@ class Book(BillingCalls):
     ) -> Recorded:
         """Keeps the maximum of a request's running total: records the rise, if there is one (`amount` of the reply).
 
-        Raises `KeyConflict` when a flush names another actor, workspace, entity, source or description than the request's first.
+        Raises `KeyConflict` when a flush names another actor, workspace, entity, category, source or description than the request's first.
         """
         usage = Usage(
-            actor, source, description, running_total(total), category, None, None, entity, None, workspace, workflow,
+            actor, source, description, running_total(total), category or "model", None, None, entity, None, workspace, workflow,
             execution, source_reference, occurred_at, metadata, attribution,
         )  # fmt: skip
+        named = category is not None
         if conn is not None:
-            return record_cumulative(conn, request, usage, self._catalog.currency, self._attribute, self._at())
+            return record_cumulative(
+                conn, request, usage, self._catalog.currency, self._attribute, self._at(), names_category=named
+            )
         with self._pool.connection() as own:
-            return record_cumulative(own, request, usage, self._catalog.currency, self._attribute_on(own), self._at())
+            return record_cumulative(
+                own, request, usage, self._catalog.currency, self._attribute_on(own), self._at(), names_category=named
+            )
 
     def correct(
         self,

@@ -11,7 +11,7 @@ from psycopg import Connection
 from meterbook.core.attribution import Attribution
 from meterbook.core.entries import Entry
 from meterbook.core.recorded import Answer
-from meterbook.errors import AttributionUnavailable, MeterbookError, UnknownEntity
+from meterbook.errors import AttributionUnavailable, MeterbookError, NotPermitted, UnknownEntity
 from meterbook.sync.postgres import recording
 
 ATTEMPTS_MAX = 3
@@ -48,6 +48,11 @@ def attribute_usage(
     """Raises `AttributionUnavailable`, also when the look-up itself fails: never a default (I4)."""
     try:
         recording.attribute(conn, parties.actors, parties.entities, parties.workspaces, at, lock_wait_ms)
+    except NotPermitted as error:
+        raise AttributionUnavailable(
+            "the running period of somebody has to be opened first, and this login may only read: "
+            "try again when somebody else has come by (a worker does), or grant it meterbook_writer"
+        ) from error
     except MeterbookError as error:
         raise AttributionUnavailable(f"who pays could not be determined: {error}") from error
 

@@ -26,7 +26,7 @@ def add_member(conn: Connection[Any], organization: str, user: str, role: str, a
     check_text("user", user)
     if check_text("role", role) not in MEMBER_ROLES:
         message = f"{role!r} is not one of {', '.join(MEMBER_ROLES)}; ownership is transferred"
-        raise InvalidUsage([Problem(0, "role", "unknown_role", message)])
+        raise InvalidUsage([Problem(None, "role", "unknown_role", message)])
     arguments = {"organization": organization, "user": user, "role": role, "at": at}
     change_customers(conn, "add_member", arguments)
 

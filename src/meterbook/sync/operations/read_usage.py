@@ -42,7 +42,8 @@ def read_usage(
 def list_periods(conn: Connection[Any], entity: str, attribute: Attribute, at: datetime | None) -> list[Period]:
     """Newest first, up to the one that runs now. Raises `UnknownEntity`, `AttributionUnavailable`."""
     check_entity(entity)
-    _open_periods(conn, entity, attribute)
+    if not reading.is_current(conn, entity, at):
+        _open_periods(conn, entity, attribute)
     return reading.list_periods(conn, entity, at)
 
 

@@ -21,19 +21,29 @@ NOTHING_NEW = Recorded(0, 0, ZERO, ())
 
 
 def record_cumulative(
-    conn: Connection[Any], request: str, usage: Usage, currency: str, attribute: Attribute, at: datetime | None
+    conn: Connection[Any],
+    request: str,
+    usage: Usage,
+    currency: str,
+    attribute: Attribute,
+    at: datetime | None,
+    *,
+    names_category: bool = True,
 ) -> Recorded:
     """`usage.amount` is the running total. `amount` of the reply is the rise, 0 if there is none; order doesn't matter.
 
-    Raises `KeyConflict` when a later flush names another actor, workspace, entity, source or description than the first.
+    Raises `KeyConflict` when a later flush names another actor, workspace, entity, category, source or description than the first.
     """
     check_text("request", request)
     if usage.period is not None:
-        raise InvalidUsage([Problem(0, "period", "invalid_period", "each rise is placed by its own time")])
+        raise InvalidUsage([Problem(None, "period", "invalid_period", "each rise is placed by its own time")])
     entries = check_entries([replace(usage, event_key=request)], currency)
     if not entries:
         return NOTHING_NEW
-    answer = _flush(conn, request, entries[0], attribute, at)
+    arguments = entries[0]._asdict() | {"request": request, "total": entries[0].amount, "at": at}
+    if not names_category:
+        arguments["category"] = None
+    answer = _flush(conn, arguments, entries[0], attribute)
     if answer.outcome == "unchanged":
         return NOTHING_NEW
     if answer.outcome == "conflict":
@@ -45,8 +55,7 @@ def record_cumulative(
     return recorded([answer])
 
 
-def _flush(conn: Connection[Any], request: str, entry: Entry, attribute: Attribute, at: datetime | None) -> Answer:
-    arguments = entry._asdict() | {"request": request, "total": entry.amount, "at": at}
+def _flush(conn: Connection[Any], arguments: dict[str, Any], entry: Entry, attribute: Attribute) -> Answer:
     answer = recording.record_cumulative(conn, arguments)
     for _ in range(ATTEMPTS_MAX):
         if answer.outcome != "unattributed":

@@ -39,6 +39,15 @@ def list_periods(conn: Connection[Any], entity: str, at: datetime | None) -> lis
             return cursor.fetchall()
 
 
+def is_current(conn: Connection[Any], entity: str, at: datetime | None) -> bool:
+    """Whether the period that runs now is open; False for who is not known."""
+    with refusals():
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(SQL["is_current"], named(entity) | {"at": at})
+            row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
 def entity_exists(conn: Connection[Any], entity: str) -> bool:
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
