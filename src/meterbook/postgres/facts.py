@@ -20,17 +20,19 @@ def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
         said["entity_id"],
         period_of(said),
         tuple(
-            sorted(Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"])
+            sorted(
+                Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"] or ()
+            )
         ),
         _amount(said["baseline"]) or ZERO,
-        {day: Decimal(amount) for day, amount in said["baseline_days"]},
+        {day: Decimal(amount) for day, amount in said["baseline_days"] or ()},
         _amount(said["stored"]),
         said["charged_cents"],
         said["credits_cents"],
         said["written_off_cents"],
-        tuple(_grant(*grant) for grant in said["grants"]),
+        tuple(_grant(*grant) for grant in said["grants"] or ()),
         Decimal(said["held"]),
-        tuple(said["blocks"]),
+        tuple(sorted(set(said["blocks"] or ()))),
         _amount(said["included_now"]),
         Addressee(said["status"], said["stripe_customer"], said["stripe_subscription"], said["has_owner"]),
     )
@@ -58,8 +60,8 @@ def admission_facts_of(said: Mapping[str, Any], catalog: Catalog) -> AdmissionFa
         said["actor_id"],
         said["actor_blocked"],
         _amount(said["cap"]),
-        Decimal(said["member_total"]),
-        Decimal(said["member_held"]),
+        _amount(said["member_total"]) or ZERO,
+        _amount(said["member_held"]) or ZERO,
     )
 
 

@@ -31,34 +31,60 @@ begin
   perform meterbook.settle_payers(array[the_actor], moment);
 end $$;
 
-CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER
+CREATE FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) RETURNS TABLE(outcome text, actor_id bigint, entity_id bigint, home_id bigint, actor_blocked boolean, cap numeric, member_total numeric, member_held numeric)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Who would pay for an actor's work, and what is known of the actor: resolved | unattributed (call attribute, then again) | unknown_workspace.
+-- A member's total and holds are looked for where there is a cap to compare them with.
+#variable_conflict use_column
+declare payer record;
+begin
+  if admission_party.workspace is null then      -- most calls: what payer_of_entry says, without what it has to look for
+    select a.id, c.entity_id, case when c.home_starts_at <= admission_party.at then c.home_id else meterbook.home_at(c, admission_party.at) end as home_id into payer
+    from meterbook.actor a join meterbook.period_clock c on c.entity_id = a.payer_id
+    where a.external_id = admission_party.actor and a.payer_until > admission_party.at and c.due_at > admission_party.at;
+  else
+    select a.id, p.id as entity_id, p.home_id into payer from meterbook.actor a
+    cross join lateral meterbook.payer_of_entry(null, null, admission_party.workspace, a.payer_id, a.payer_until, admission_party.at) p
+    where a.external_id = admission_party.actor;
+  end if;
+  if payer.home_id is null then
+    outcome := case when admission_party.workspace is not null
+      and not exists (select from meterbook.workspace w where w.external_id = admission_party.workspace) then 'unknown_workspace' else 'unattributed' end;
+    return next;
+    return;
+  end if;
+  outcome := 'resolved'; actor_id := payer.id; entity_id := payer.entity_id; home_id := payer.home_id;
+  actor_blocked := exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
+                           where own.kind = 'user' and own.external_id = admission_party.actor);
+  select c.cap into cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id;
+  if cap is not null then
+    member_total := (select coalesce(sum(u.amount), 0) from (
+      select r.amount from meterbook.usage_rollup r where r.entity_id = payer.entity_id and r.period_id = payer.home_id and r.grain = 'actor'
+        and r.part = payer.id::text and r.detail = ''
+      union all select d.amount from meterbook.pending_of(payer.entity_id, payer.home_id, admission_party.at) d where d.actor_id = payer.id) u);
+    member_held := (select coalesce(sum(h.amount), 0) from meterbook.hold h
+      where h.entity_id = payer.entity_id and h.actor_id = payer.id and h.state = 'active' and h.expires_at > admission_party.at);
+  end if;
+  return next;
+end $$;
+
+CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET jit TO 'off'
     AS $$
-  -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
-  payer as materialized (
-    select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
-           exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
-                   where own.external_id = admission_terms.actor and b.reason = 'administrative') as actor_blocked
-    from moment m cross join meterbook.actor a
-    cross join lateral meterbook.payer_of_entry(null, null, admission_terms.workspace, a.payer_id, a.payer_until, m.at) p
-    where a.external_id = admission_terms.actor)
-  select coalesce(
-    (select jsonb_build_object('outcome', 'resolved', 'actor_blocked', p.actor_blocked, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
-       'cap', c.cap::text,
-       'member_total', (select coalesce(sum(u.amount), 0)::text from (
-          select r.amount from meterbook.usage_rollup r where r.entity_id = p.entity_id and r.period_id = p.home_id and r.grain = 'actor'
-            and r.part = p.actor_id::text and r.detail = ''
-          union all select d.amount from meterbook.pending_of(p.entity_id, p.home_id, p.at) d where d.actor_id = p.actor_id) u),
-       'member_held', (select coalesce(sum(h.amount), 0)::text from meterbook.hold h
-          where h.entity_id = p.entity_id and h.actor_id = p.actor_id and h.state = 'active' and h.expires_at > p.at),
-       'period', meterbook.period_terms(p.entity_id, p.home_id, p.at, array['total', 'day']))
-     from payer p left join meterbook.member_cap c on c.organization_id = p.entity_id and c.actor_id = p.actor_id),
-    (select jsonb_build_object('outcome', case when admission_terms.workspace is not null
-       and not exists (select from meterbook.workspace w where w.external_id = admission_terms.workspace) then 'unknown_workspace' else 'unattributed' end)))
-$$;
+-- All that a check compares, in one snapshot. `party` as admission_party says; `period` is the payer's running one, where it is resolved.
+declare
+  moment timestamptz := coalesce(admission_terms.at, clock_timestamp());
+  party  record;
+begin
+  select * into party from meterbook.admission_party(admission_terms.actor, admission_terms.workspace, moment);
+  return json_build_object('outcome', party.outcome, 'actor_id', party.actor_id, 'entity_id', party.entity_id, 'actor_blocked', party.actor_blocked,
+    'cap', party.cap::text, 'member_total', party.member_total::text, 'member_held', party.member_held::text,
+    'period', case when party.outcome = 'resolved' then meterbook.period_terms(party.entity_id, party.home_id, moment, breakdowns => false) end);
+end $$;
 
 CREATE FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) RETURNS TABLE(plan text, seats integer, included numeric, refresh_per_day numeric)
     LANGUAGE sql STABLE
@@ -693,6 +719,24 @@ begin
   update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
 end $$;
 
+CREATE FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- What figures need of usage_terms, for those who decide often: the total and the days.
+begin
+  return (
+    select json_agg(json_build_array(case when d.whole = 1 then 'total' else 'day' end, coalesce(d.part, ''), '', d.amount::text, d.entries))
+    from (
+      select grouping(t.part) as whole, t.part, sum(t.amount) as amount, sum(t.entries)::bigint as entries
+      from (
+        select r.part, r.amount, r.entries from meterbook.usage_rollup r
+        where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'
+        union all
+        select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
+      group by grouping sets ((), (t.part)) having count(*) > 0) d);
+end $$;
+
 CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -804,13 +848,14 @@ CREATE FUNCTION meterbook.grants_of(the_entity bigint) RETURNS TABLE(id bigint, 
 $$;
 
 CREATE FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) RETURNS numeric
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     AS $$
-  -- Active holds: the gate's count, less those that ended since and those that have run out.
-  select coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+-- Active holds: the gate's count, less those that ended since and those that have run out.
+begin
+  return coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
-       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0)
-$$;
+       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
+end $$;
 
 CREATE TABLE meterbook.period_clock (
     entity_id bigint NOT NULL,
@@ -860,16 +905,22 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
 $$;
 
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE ROWS 10
+    SET enable_nestloop TO 'on'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  -- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there.
+-- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there. plpgsql, so that
+-- readers, who hardly ever meet one, don't set up a scan of every partition with each of their reads.
+#variable_conflict use_column
+begin
+  return query
   select k.key, k.period_id, home.home_id, case when l.day is not null then meterbook.day_in(l.occurred_at, home.home_starts_at, home.home_ends_at) end, k.amount
   from unnest(keys) u(key)
   join meterbook.event_key k on k.key = u.key
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
-  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > at
-  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open'
-$$;
+  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
 
 CREATE FUNCTION meterbook.lock_fold() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -1207,38 +1258,57 @@ CREATE FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at ti
   where d.entity_id = the_entity and part.booked = the_period
 $$;
 
-CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS jsonb
-    LANGUAGE sql STABLE
+CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean DEFAULT true) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
-  -- where a charge would be sent.
-  select jsonb_build_object(
-    'at', at, 'entity', e.kind || ':' || coalesce(e.external_id, '#' || e.id), 'entity_id', e.id,
+-- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
+-- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time).
+declare
+  p      record;
+  terms  json;
+  grants json;
+begin
+  select q.*, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity, e.kind as entity_kind, s.status, s.included as included_now,
+         s.stripe_customer, s.stripe_subscription into p
+  from meterbook.billing_period q
+  join meterbook.billing_entity e on e.id = q.entity_id
+  left join meterbook.subscription s on s.id = q.subscription_id
+  where q.entity_id = the_entity and q.id = the_period;
+  if not found then return null; end if;
+  if breakdowns then
+    terms := (select json_agg(json_build_array(t.grain,
+                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
+                t.detail, t.amount::text, t.entries))
+              from meterbook.usage_terms(the_entity, the_period, period_terms.at) t);
+  else
+    terms := meterbook.figure_terms(the_entity, the_period, period_terms.at);
+  end if;
+  if exists (select from meterbook.credit_grant g where g.entity_id = the_entity) then
+    grants := (select json_agg(json_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at))
+               from meterbook.grants_of(the_entity) g where g.remaining > 0);
+  end if;
+  return (select json_build_object(
+    'at', period_terms.at, 'entity', p.entity, 'entity_id', the_entity,
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
-    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= at then 'closing' else 'open' end,
-    'terms', (select coalesce(jsonb_agg(jsonb_build_array(t.grain,
-                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
-                t.detail, t.amount::text, t.entries)), '[]')
-              from meterbook.usage_terms(the_entity, the_period, at, grains) t),
+    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
+    'terms', terms,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
-    'baseline_days', (select coalesce(jsonb_agg(jsonb_build_array(b.day, b.amount::text)), '[]') from meterbook.period_baseline_day b
+    'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
     'stored', (select l.stored::text from meterbook.entity_limit l where l.entity_id = the_entity),
-    'charged_cents', (select coalesce(sum(c.charged_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'credits_cents', (select coalesce(sum(c.credits_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'written_off_cents', (select coalesce(sum(c.written_off_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'grants', (select coalesce(jsonb_agg(jsonb_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at)), '[]')
-               from meterbook.grants_of(the_entity) g where g.remaining > 0),
-    'held', meterbook.held_by(the_entity, at)::text,
-    'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
-    'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
-  from meterbook.billing_period p
-  join meterbook.billing_entity e on e.id = p.entity_id
-  left join meterbook.subscription s on s.id = p.subscription_id
-  where p.entity_id = the_entity and p.id = the_period
-$$;
+    'charged_cents', billed.charged, 'credits_cents', billed.credits, 'written_off_cents', billed.written_off,
+    'grants', grants,
+    'held', meterbook.held_by(the_entity, period_terms.at)::text,
+    'blocks', (select json_agg(b.reason) from meterbook.entity_block b where b.entity_id = the_entity),
+    'status', p.status, 'included_now', p.included_now::text, 'stripe_customer', p.stripe_customer, 'stripe_subscription', p.stripe_subscription,
+    'has_owner', p.entity_kind = 'user' or not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
+    from (
+      select coalesce(sum(c.charged_cents), 0)::bigint as charged, coalesce(sum(c.credits_cents), 0)::bigint as credits,
+             coalesce(sum(c.written_off_cents), 0)::bigint as written_off
+      from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period) billed);
+end $$;
 
 CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
     LANGUAGE plpgsql
@@ -2861,6 +2931,8 @@ REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
@@ -2963,6 +3035,10 @@ REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM P
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_writer;
@@ -3073,9 +3149,9 @@ REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 
