@@ -415,6 +415,7 @@ class Book(BillingCalls):
     async def drain(self) -> None:
         """Returns when everything that was handed in has been committed or refused."""
         await self._group_commit.drain()
+        await self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
 

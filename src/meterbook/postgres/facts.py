@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from meterbook.core.admission import AdmissionFacts
+from meterbook.core.admission import AdmissionFacts, Party
 from meterbook.core.credits import Grant
 from meterbook.core.money import ZERO
 from meterbook.core.period_facts import Addressee, Period, PeriodFacts, Term
@@ -53,12 +53,16 @@ def period_of(said: Mapping[str, Any]) -> Period:
 
 
 def admission_facts_of(said: Mapping[str, Any], catalog: Catalog) -> AdmissionFacts:
-    facts = facts_of(said["period"])
-    usage = report(facts, catalog.plan(facts.period.plan))
-    return AdmissionFacts(
-        usage,
-        said["actor_id"],
-        said["actor_blocked"],
+    facts, party = facts_of(said["period"]), party_of(said)
+    return AdmissionFacts(report(facts, catalog.plan(facts.period.plan)), party, facts.held, party.member_held)
+
+
+def party_of(said: Mapping[str, Any]) -> Party:
+    """Entity 0, which nobody is, where who pays is not resolved."""
+    return Party(
+        said["entity_id"] or 0,
+        said["actor_id"] or 0,
+        bool(said["actor_blocked"]),
         _amount(said["cap"]),
         _amount(said["member_total"]) or ZERO,
         _amount(said["member_held"]) or ZERO,

@@ -31,60 +31,34 @@ begin
   perform meterbook.settle_payers(array[the_actor], moment);
 end $$;
 
-CREATE FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) RETURNS TABLE(outcome text, actor_id bigint, entity_id bigint, home_id bigint, actor_blocked boolean, cap numeric, member_total numeric, member_held numeric)
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
--- Who would pay for an actor's work, and what is known of the actor: resolved | unattributed (call attribute, then again) | unknown_workspace.
--- A member's total and holds are looked for where there is a cap to compare them with.
-#variable_conflict use_column
-declare payer record;
-begin
-  if admission_party.workspace is null then      -- most calls: what payer_of_entry says, without what it has to look for
-    select a.id, c.entity_id, case when c.home_starts_at <= admission_party.at then c.home_id else meterbook.home_at(c, admission_party.at) end as home_id into payer
-    from meterbook.actor a join meterbook.period_clock c on c.entity_id = a.payer_id
-    where a.external_id = admission_party.actor and a.payer_until > admission_party.at and c.due_at > admission_party.at;
-  else
-    select a.id, p.id as entity_id, p.home_id into payer from meterbook.actor a
-    cross join lateral meterbook.payer_of_entry(null, null, admission_party.workspace, a.payer_id, a.payer_until, admission_party.at) p
-    where a.external_id = admission_party.actor;
-  end if;
-  if payer.home_id is null then
-    outcome := case when admission_party.workspace is not null
-      and not exists (select from meterbook.workspace w where w.external_id = admission_party.workspace) then 'unknown_workspace' else 'unattributed' end;
-    return next;
-    return;
-  end if;
-  outcome := 'resolved'; actor_id := payer.id; entity_id := payer.entity_id; home_id := payer.home_id;
-  actor_blocked := exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
-                           where own.kind = 'user' and own.external_id = admission_party.actor);
-  select c.cap into cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id;
-  if cap is not null then
-    member_total := (select coalesce(sum(u.amount), 0) from (
-      select r.amount from meterbook.usage_rollup r where r.entity_id = payer.entity_id and r.period_id = payer.home_id and r.grain = 'actor'
-        and r.part = payer.id::text and r.detail = ''
-      union all select d.amount from meterbook.pending_of(payer.entity_id, payer.home_id, admission_party.at) d where d.actor_id = payer.id) u);
-    member_held := (select coalesce(sum(h.amount), 0) from meterbook.hold h
-      where h.entity_id = payer.entity_id and h.actor_id = payer.id and h.state = 'active' and h.expires_at > admission_party.at);
-  end if;
-  return next;
-end $$;
-
-CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET jit TO 'off'
     AS $$
--- All that a check compares, in one snapshot. `party` as admission_party says; `period` is the payer's running one, where it is resolved.
-declare
-  moment timestamptz := coalesce(admission_terms.at, clock_timestamp());
-  party  record;
-begin
-  select * into party from meterbook.admission_party(admission_terms.actor, admission_terms.workspace, moment);
-  return json_build_object('outcome', party.outcome, 'actor_id', party.actor_id, 'entity_id', party.entity_id, 'actor_blocked', party.actor_blocked,
-    'cap', party.cap::text, 'member_total', party.member_total::text, 'member_held', party.member_held::text,
-    'period', case when party.outcome = 'resolved' then meterbook.period_terms(party.entity_id, party.home_id, moment, breakdowns => false) end);
-end $$;
+  -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
+  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
+  payer as materialized (
+    select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
+           exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
+                   where own.external_id = admission_terms.actor and b.reason = 'administrative') as actor_blocked
+    from moment m cross join meterbook.actor a
+    cross join lateral meterbook.payer_of_entry(null, null, admission_terms.workspace, a.payer_id, a.payer_until, m.at) p
+    where a.external_id = admission_terms.actor)
+  select coalesce(
+    (select jsonb_build_object('outcome', 'resolved', 'actor_blocked', p.actor_blocked, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
+       'cap', c.cap::text,
+       'member_total', (select coalesce(sum(u.amount), 0)::text from (
+          select r.amount from meterbook.usage_rollup r where r.entity_id = p.entity_id and r.period_id = p.home_id and r.grain = 'actor'
+            and r.part = p.actor_id::text and r.detail = ''
+          union all select d.amount from meterbook.pending_of(p.entity_id, p.home_id, p.at) d where d.actor_id = p.actor_id) u),
+       'member_held', (select coalesce(sum(h.amount), 0)::text from meterbook.hold h
+          where h.entity_id = p.entity_id and h.actor_id = p.actor_id and h.state = 'active' and h.expires_at > p.at),
+       'period', meterbook.period_terms(p.entity_id, p.home_id, p.at, array['total', 'day']))
+     from payer p left join meterbook.member_cap c on c.organization_id = p.entity_id and c.actor_id = p.actor_id),
+    (select jsonb_build_object('outcome', case when admission_terms.workspace is not null
+       and not exists (select from meterbook.workspace w where w.external_id = admission_terms.workspace) then 'unknown_workspace' else 'unattributed' end)))
+$$;
 
 CREATE FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) RETURNS TABLE(plan text, seats integer, included numeric, refresh_per_day numeric)
     LANGUAGE sql STABLE
@@ -246,6 +220,26 @@ begin
   if payers is not null then
     perform meterbook.open_periods(payers, moment);
   end if;
+end $$;
+
+CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- An organization begins to pay for these: whatever subscription of their own has not ended is set to cancel at its period's end, an unpaid
+-- one too, and that is noted as our doing (BEHAVIOUR §12).
+declare s record;
+begin
+  for s in
+    select b.id, b.owner_id, meterbook.term_end(b, at) as ends_at
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.status not in ('canceled', 'incomplete_expired') and b.ended_at is null
+    where a.id = any (actors) and a.payer_id <> own.id
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = true, cancelled_by_us = true, ended_at = s.ends_at where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, true, at);
+  end loop;
 end $$;
 
 CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) RETURNS boolean
@@ -719,24 +713,6 @@ begin
   update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
 end $$;
 
-CREATE FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
--- What figures need of usage_terms, for those who decide often: the total and the days.
-begin
-  return (
-    select json_agg(json_build_array(case when d.whole = 1 then 'total' else 'day' end, coalesce(d.part, ''), '', d.amount::text, d.entries))
-    from (
-      select grouping(t.part) as whole, t.part, sum(t.amount) as amount, sum(t.entries)::bigint as entries
-      from (
-        select r.part, r.amount, r.entries from meterbook.usage_rollup r
-        where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'
-        union all
-        select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
-      group by grouping sets ((), (t.part)) having count(*) > 0) d);
-end $$;
-
 CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -848,14 +824,13 @@ CREATE FUNCTION meterbook.grants_of(the_entity bigint) RETURNS TABLE(id bigint, 
 $$;
 
 CREATE FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) RETURNS numeric
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE
     AS $$
--- Active holds: the gate's count, less those that ended since and those that have run out.
-begin
-  return coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+  -- Active holds: the gate's count, less those that ended since and those that have run out.
+  select coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
-       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
-end $$;
+       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0)
+$$;
 
 CREATE TABLE meterbook.period_clock (
     entity_id bigint NOT NULL,
@@ -905,22 +880,16 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
 $$;
 
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
-    LANGUAGE plpgsql STABLE ROWS 10
-    SET enable_nestloop TO 'on'
-    SET plan_cache_mode TO 'force_generic_plan'
+    LANGUAGE sql STABLE
     AS $$
--- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there. plpgsql, so that
--- readers, who hardly ever meet one, don't set up a scan of every partition with each of their reads.
-#variable_conflict use_column
-begin
-  return query
+  -- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there.
   select k.key, k.period_id, home.home_id, case when l.day is not null then meterbook.day_in(l.occurred_at, home.home_starts_at, home.home_ends_at) end, k.amount
   from unnest(keys) u(key)
   join meterbook.event_key k on k.key = u.key
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
-  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
-  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
-end $$;
+  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > at
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open'
+$$;
 
 CREATE FUNCTION meterbook.lock_fold() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -1258,57 +1227,38 @@ CREATE FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at ti
   where d.entity_id = the_entity and part.booked = the_period
 $$;
 
-CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean DEFAULT true) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
+CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS jsonb
+    LANGUAGE sql STABLE
     AS $$
--- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
--- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time).
-declare
-  p      record;
-  terms  json;
-  grants json;
-begin
-  select q.*, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity, e.kind as entity_kind, s.status, s.included as included_now,
-         s.stripe_customer, s.stripe_subscription into p
-  from meterbook.billing_period q
-  join meterbook.billing_entity e on e.id = q.entity_id
-  left join meterbook.subscription s on s.id = q.subscription_id
-  where q.entity_id = the_entity and q.id = the_period;
-  if not found then return null; end if;
-  if breakdowns then
-    terms := (select json_agg(json_build_array(t.grain,
-                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
-                t.detail, t.amount::text, t.entries))
-              from meterbook.usage_terms(the_entity, the_period, period_terms.at) t);
-  else
-    terms := meterbook.figure_terms(the_entity, the_period, period_terms.at);
-  end if;
-  if exists (select from meterbook.credit_grant g where g.entity_id = the_entity) then
-    grants := (select json_agg(json_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at))
-               from meterbook.grants_of(the_entity) g where g.remaining > 0);
-  end if;
-  return (select json_build_object(
-    'at', period_terms.at, 'entity', p.entity, 'entity_id', the_entity,
+  -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
+  -- where a charge would be sent.
+  select jsonb_build_object(
+    'at', at, 'entity', e.kind || ':' || coalesce(e.external_id, '#' || e.id), 'entity_id', e.id,
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
-    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'terms', terms,
+    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= at then 'closing' else 'open' end,
+    'terms', (select coalesce(jsonb_agg(jsonb_build_array(t.grain,
+                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
+                t.detail, t.amount::text, t.entries)), '[]')
+              from meterbook.usage_terms(the_entity, the_period, at, grains) t),
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
-    'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
+    'baseline_days', (select coalesce(jsonb_agg(jsonb_build_array(b.day, b.amount::text)), '[]') from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
     'stored', (select l.stored::text from meterbook.entity_limit l where l.entity_id = the_entity),
-    'charged_cents', billed.charged, 'credits_cents', billed.credits, 'written_off_cents', billed.written_off,
-    'grants', grants,
-    'held', meterbook.held_by(the_entity, period_terms.at)::text,
-    'blocks', (select json_agg(b.reason) from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', p.status, 'included_now', p.included_now::text, 'stripe_customer', p.stripe_customer, 'stripe_subscription', p.stripe_subscription,
-    'has_owner', p.entity_kind = 'user' or not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
-    from (
-      select coalesce(sum(c.charged_cents), 0)::bigint as charged, coalesce(sum(c.credits_cents), 0)::bigint as credits,
-             coalesce(sum(c.written_off_cents), 0)::bigint as written_off
-      from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period) billed);
-end $$;
+    'charged_cents', (select coalesce(sum(c.charged_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'credits_cents', (select coalesce(sum(c.credits_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'written_off_cents', (select coalesce(sum(c.written_off_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
+    'grants', (select coalesce(jsonb_agg(jsonb_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at)), '[]')
+               from meterbook.grants_of(the_entity) g where g.remaining > 0),
+    'held', meterbook.held_by(the_entity, at)::text,
+    'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
+    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
+    'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
+  from meterbook.billing_period p
+  join meterbook.billing_entity e on e.id = p.entity_id
+  left join meterbook.subscription s on s.id = p.subscription_id
+  where p.entity_id = the_entity and p.id = the_period
+$$;
 
 CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
     LANGUAGE plpgsql
@@ -1417,7 +1367,7 @@ begin
     (s.owner_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status, s.begins_at, s.starts_at, s.ends_at, s.anchor,
      s.interval_months, s.cancel_at_period_end, s.ended_at, s.stripe_customer, s.stripe_subscription, s.updated_at);
 
-  if known.cancelled_by_us and not cancel_at_period_end and s.status in ('active', 'trialing', 'past_due') then
+  if known.cancelled_by_us and not cancel_at_period_end and s.status not in ('canceled', 'incomplete_expired') then
     update meterbook.subscription b set cancel_at_period_end = true, ended_at = meterbook.term_end(s, moment) where b.id = s.id;   -- ours is still to be delivered
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
@@ -1815,36 +1765,12 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
-CREATE FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
--- While an organization pays for somebody, their own subscription is set to cancel at its period's end, as our doing; when it no longer does, ours
--- is taken back, never theirs, and what has ended stays ended (BEHAVIOUR §12).
-declare s record;
-begin
-  for s in
-    select b.id, b.owner_id, meterbook.term_end(b, settle_cancellations.at) as ends_at, b.cancel_at_period_end, a.payer_id <> b.owner_id as another_pays
-    from meterbook.actor a
-    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > settle_cancellations.at)
-    where a.id = any (actors) and a.payer_id is not null
-      and (case when a.payer_id <> b.owner_id then not b.cancel_at_period_end else b.cancelled_by_us end)
-    order by b.id for no key update of b
-  loop
-    update meterbook.subscription b set cancel_at_period_end = s.another_pays, cancelled_by_us = s.another_pays,
-      ended_at = case when s.another_pays then s.ends_at end
-    where b.id = s.id;
-    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (s.owner_id, 'cancel_at_period_end', 'cancel:' || s.id || ':' || gen_random_uuid(),
-            jsonb_build_object('subscription', s.id, 'cancel_at_period_end', s.another_pays), settle_cancellations.at);
-  end loop;
-end $$;
-
 CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
--- Who pays, and what follows for the own subscriptions of those whose payer is another now; what follows may move the instant at which the
--- clock decides again. A subscription that somebody takes out while an organization pays is their own doing, and stays.
+-- Who pays, and what follows for the own subscriptions: who gets another payer has them set to cancel, who has none to thank for it any more has
+-- them back; what follows may move the instant at which the clock decides again. A subscription that somebody takes out while an organization
+-- pays is their own doing, and stays.
 declare
   known   bigint[];
   before  bigint[];
@@ -1854,10 +1780,13 @@ begin
   select array_agg(a.id order by a.id), array_agg(coalesce(a.payer_id, 0) order by a.id) into known, before
   from meterbook.actor a where a.id = any (actors);
   perform meterbook.decide_payers(actors, at);
+  if meterbook.take_back_cancellations(known, at) then
+    perform meterbook.decide_payers(known, at);
+  end if;
   select array_agg(a.id order by a.id) into flipped
   from unnest(known, before) was(id, payer_id) join meterbook.actor a on a.id = was.id where a.payer_id <> was.payer_id;
   if flipped is not null then
-    perform meterbook.settle_cancellations(flipped, at);
+    perform meterbook.begin_cancellations(flipped, at);
     perform meterbook.decide_payers(flipped, at);
   end if;
 end $$;
@@ -1882,6 +1811,41 @@ begin
   while meterbook.months_after(anchor, (n + 1) * months) <= at loop n := n + 1; end loop;
   return n;
 end $$;
+
+CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+-- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
+-- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
+declare
+  s     record;
+  taken boolean := false;
+begin
+  for s in
+    select b.id, b.owner_id
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
+    where a.id = any (actors) and not exists (
+      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
+      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
+    perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
+    taken := true;
+  end loop;
+  return taken;
+end $$;
+
+CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- Stripe is told through the outbox (I3).
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (owner_id, 'cancel_at_period_end', 'cancel:' || subscription_id || ':' || gen_random_uuid(),
+          jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
+$$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
@@ -2931,8 +2895,6 @@ REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
@@ -2960,6 +2922,8 @@ GRANT ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) 
 REVOKE ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_writer;
@@ -3035,10 +2999,6 @@ REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM P
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_importer;
-
-REVOKE ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_writer;
@@ -3149,9 +3109,9 @@ REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 
@@ -3218,8 +3178,6 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
@@ -3228,6 +3186,10 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 

@@ -150,62 +150,110 @@ end $$;
 
 -- -------------------------------------------------------------------------------------------------------------------------- holds
 
-create function meterbook.lock_gate(the_entity bigint, at timestamptz) returns void
-language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
--- Locks the entity's gate, and counts it: holds that ended since, holds that ran out. In a statement of its own, so that what is read next is younger.
-declare ran_out numeric;
+create function meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamptz default null) returns json
+language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' set plan_cache_mode = force_generic_plan set jit = off as $$
+-- Locks the entity's gate and counts it: holds that ended since, holds that ran out. Then, in a younger snapshot, all that holds of these parties
+-- are decided by: the running period's terms, each party as admission_party says, the holds that already have one of these ids.
+declare
+  moment  timestamptz;
+  ran_out numeric;
+  home    bigint;
+  said    json;
 begin
-  insert into meterbook.hold_gate (entity_id, held) values (the_entity, 0) on conflict do nothing;
-  perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  perform meterbook.lock_gate(the_entity);
+  moment := coalesce(open_gate.at, clock_timestamp());
   with over as (
-    update meterbook.hold h set state = 'expired', ended_at = at
-    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= at
+    update meterbook.hold h set state = 'expired', ended_at = moment
+    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
                          for update skip locked)
     returning h.amount),
   ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
   select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
-  update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity and ran_out <> 0;
-end $$;
-
-create function meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamptz)
-returns timestamptz
-language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- Under the gate's lock. Gives when it expires; null if the id was taken meanwhile, under another entity's gate.
-declare expires timestamptz := at + ttl;
-begin
-  insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
-  values (grant_hold.hold_key, the_entity, the_actor, grant_hold.workspace, grant_hold.amount, at, expires) on conflict do nothing;
-  if not found then return null; end if;
-  update meterbook.hold_gate g set held = g.held + grant_hold.amount where g.entity_id = the_entity;
-  return expires;
-end $$;
-
-create function meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamptz)
-returns table (outcome text, entity text, entity_id bigint, actor text, workspace text)
-language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
--- Ends a hold: its own row and a line in hold_end, never the gate. Outcome: active (it ended now) | settled | released | expired (it was
--- dead already) | replayed (the same settle again) | conflict (another settle) | unknown.
-#variable_conflict use_column
-declare h meterbook.hold;
-begin
-  select x.* into h from meterbook.hold x where x.hold_key = end_hold.hold_key for update;
-  if not found then return query select 'unknown', null::text, null::bigint, null::text, null::text; return; end if;
-  outcome := case
-    when h.state = 'settled' and how = 'settled' then case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then 'replayed' else 'conflict' end
-    when h.state = 'active' and h.expires_at <= at then 'expired'
-    else h.state end;
-  if h.settle_key is not null and outcome in ('expired', 'released') and how = 'settled' then
-    outcome := case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then outcome else 'conflict' end;
-  elsif outcome in ('active', 'expired', 'released') and (how = 'settled' or outcome = 'active') then
-    update meterbook.hold x set state = case when outcome = 'active' then how when outcome = 'expired' then 'expired' else x.state end, ended_at = coalesce(x.ended_at, at),
-      settle_key = end_hold.settle_key, settled = end_hold.settled
-    where x.hold_key = h.hold_key;
-    if h.state = 'active' then
-      insert into meterbook.hold_end (entity_id, amount, hold_key) values (h.entity_id, h.amount, h.hold_key);
-    end if;
+  if ran_out <> 0 then
+    update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity;
   end if;
-  return query select outcome, e.kind || ':' || coalesce(e.external_id, '#' || e.id), h.entity_id, a.external_id, h.workspace
-    from meterbook.billing_entity e, meterbook.actor a where e.id = h.entity_id and a.id = h.actor_id;
+  select json_build_object(
+    'period', (select meterbook.period_terms(the_entity, meterbook.home_at(c, moment), moment, breakdowns => false)
+               from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment),
+    'parties', (select json_agg(json_build_object('actor', u.actor, 'workspace', u.workspace, 'outcome', p.outcome, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
+                  'actor_blocked', p.actor_blocked, 'cap', p.cap::text, 'member_total', p.member_total::text, 'member_held', p.member_held::text))
+                from unnest(actors, workspaces) u(actor, workspace) cross join lateral meterbook.admission_party(u.actor, u.workspace, moment) p),
+    'known', (select json_agg(h.hold_key) from meterbook.hold h where h.hold_key = any (hold_keys))) into said;
+  return said;
+end $$;
+
+create function meterbook.lock_gate(the_entity bigint) returns void
+language plpgsql as $$
+begin
+  perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  if not found then
+    insert into meterbook.hold_gate (entity_id, held) values (the_entity, 0) on conflict do nothing;
+    perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  end if;
+end $$;
+
+create function meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamptz)
+returns integer
+language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '200ms' set plan_cache_mode = force_generic_plan as $$
+-- Holds that were decided under the gate's lock, and the gate, in one statement. Gives how many were written: fewer, if an id was taken meanwhile
+-- under another entity's gate; then the caller undoes all and decides again. By id, so that two who write the same ids don't deadlock.
+declare written integer;
+begin
+  with fresh as (
+    insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
+    select u.hold_key, the_entity, u.actor_id, u.workspace, u.amount, write_holds.at, write_holds.at + make_interval(secs => u.ttl)
+    from unnest(hold_keys, actor_ids, workspaces, amounts, ttls) u(hold_key, actor_id, workspace, amount, ttl) order by u.hold_key
+    on conflict do nothing returning amount),
+  counted as (
+    update meterbook.hold_gate g set held = g.held + (select sum(f.amount) from fresh f) where g.entity_id = the_entity and exists (select from fresh))
+  select count(*) into written from fresh;
+  return written;
+end $$;
+
+create function meterbook.ending_of(h meterbook.hold, how text, settle_key uuid, settled numeric, at timestamptz) returns text
+language sql immutable as $$
+  -- What ending a hold comes to: active (it ends now) | settled | released | expired (it was dead already; its settle is kept) | replayed (the same
+  -- settle again) | conflict (another settle) | unknown.
+  select case
+    when h.hold_key is null then 'unknown'
+    when how = 'settled' and h.settle_key is not null and (h.settle_key, h.settled) is distinct from (ending_of.settle_key, ending_of.settled) then 'conflict'
+    when how = 'settled' and h.state = 'settled' then 'replayed'
+    when h.state = 'active' and h.expires_at <= ending_of.at then 'expired'
+    else h.state end
+$$;
+
+create function meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamptz)
+returns table (n integer, outcome text, entity_id bigint, actor text, workspace text)
+language plpgsql security definer set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan as $$
+-- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
+-- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
+#variable_conflict use_column
+declare ours text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
+begin
+  return query
+  with asked as materialized (
+    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
+           case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
+                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, end_holds.at) end as outcome
+    from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
+    left join meterbook.hold h on h.hold_key = u.hold_key),
+  changed as (
+    update meterbook.hold x set state = case when a.outcome = 'active' then a.how when a.outcome = 'expired' then 'expired' else x.state end,
+      ended_at = coalesce(x.ended_at, end_holds.at), settle_key = a.settle_key, settled = a.settled
+    from asked a
+    where x.hold_key = a.hold_key and (a.outcome = 'active' or a.outcome in ('expired', 'released') and a.how = 'settled' and x.settle_key is null)),
+  line as (
+    insert into meterbook.hold_end (entity_id, amount, hold_key)
+    select a.entity_id, a.amount, a.hold_key from asked a
+    where a.was = 'active' and (a.outcome = 'active' or a.outcome = 'expired' and a.how = 'settled'))
+  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
+end $$;
+
+create function meterbook.lock_hold(hold_key text) returns void
+language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
+-- Waits for whoever is ending this hold.
+begin
+  perform from meterbook.hold x where x.hold_key = lock_hold.hold_key for update;
 end $$;
 
 -- ------------------------------------------------------------------------------------------------------------- billing and closing
@@ -362,7 +410,7 @@ end $$;
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
 revoke all on all functions in schema meterbook from public;
 grant execute on function
-  meterbook.admission_terms, meterbook.lock_gate, meterbook.grant_hold, meterbook.end_hold, meterbook.lock_period, meterbook.write_charge,
+  meterbook.admission_terms, meterbook.open_gate, meterbook.write_holds, meterbook.lock_hold, meterbook.end_holds, meterbook.lock_period, meterbook.write_charge,
   meterbook.grant_credit, meterbook.fence_period, meterbook.lock_fold, meterbook.unfence_period, meterbook.fold_period, meterbook.seal_period
   to meterbook_writer, meterbook_importer;
 grant execute on function meterbook.period_terms, meterbook.figure_terms, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of

@@ -414,6 +414,7 @@ class Book(BillingCalls):
     def drain(self) -> None:
         """Returns when everything that was handed in has been committed or refused."""
         self._group_commit.drain()
+        self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
 
