@@ -41,10 +41,8 @@ async def test_leaving_takes_back_a_cancellation_of_ours(book: Book, clock: Cloc
     assert (await book.usage("user:u")).period.starts_at == P2[0]
 
 
-async def test_an_organization_that_is_merely_unpaid_takes_nothing_back(
-    book: Book, clock: Clock, database_url: str
-) -> None:
-    """Only leaving and the end of its subscription do: while it rests, and when it pays again, one cancellation stands; the end takes it back."""
+async def test_an_organization_that_is_merely_unpaid_takes_nothing_back(book: Book, database_url: str) -> None:
+    """While its subscription rests, and when it is paid again, one cancellation stands; the subscription's end takes it back."""
     await pays(book, "user:u")
     await organization(book, "o", "u")
     for status in ("unpaid", "active", "unpaid"):
