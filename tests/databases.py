@@ -100,4 +100,4 @@ class Databases:
 
 async def _migrate(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-        await migrate(conn, callers_clock=True)
+        await migrate(conn)

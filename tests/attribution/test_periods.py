@@ -241,7 +241,7 @@ async def calendar_book(empty_database_url: str, clock: Clock, tmp_path: Path) -
     catalog = tmp_path / "calendar.toml"
     catalog.write_text(said.replace('free_period = "lifetime"', 'free_period = "calendar"'))
     async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as conn:
-        await migrate(conn, free_period="calendar", callers_clock=True)
+        await migrate(conn, free_period="calendar")
     async with meterbook.open(empty_database_url, catalog=catalog, clock=clock) as opened:
         yield opened
 

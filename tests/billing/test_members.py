@@ -41,6 +41,38 @@ async def test_leaving_takes_back_a_cancellation_of_ours(book: Book, clock: Cloc
     assert (await book.usage("user:u")).period.starts_at == P2[0]
 
 
+async def test_an_organization_that_is_merely_unpaid_takes_nothing_back(book: Book, database_url: str) -> None:
+    """While its subscription rests, and when it is paid again, one cancellation stands; the subscription's end takes it back."""
+    await pays(book, "user:u")
+    await organization(book, "o", "u")
+    for status in ("unpaid", "active", "unpaid"):
+        await pays(book, "organization:o", "team_6000", status=status)
+        assert (await toggles(book), cancels(database_url)) == ([True], (True, True))
+    assert (await use(book, "u", "1")).entries[0].entity == "user:u"
+    await pays(book, "organization:o", "team_6000", status="canceled")
+    assert (await toggles(book), cancels(database_url)) == ([True, False], (False, False))
+
+
+async def test_leaving_an_organization_that_rests_takes_the_cancellation_back(book: Book, database_url: str) -> None:
+    """Who pays doesn't change by leaving: the person paid already."""
+    await pays(book, "user:u")
+    await organization(book, "o", "u")
+    await pays(book, "organization:o", "team_6000", status="unpaid")
+    await book.remove_member("o", "u")
+    assert (await toggles(book), cancels(database_url)) == ([True, False], (False, False))
+
+
+async def test_an_unpaid_subscription_of_ones_own_is_set_to_cancel_too(book: Book, database_url: str) -> None:
+    """Else it would be paid beside the organization's, once its invoice is."""
+    await pays(book, "user:u", status="unpaid")
+    await organization(book, "o", "u")
+    assert (await toggles(book), cancels(database_url)) == ([True], (True, True))
+    await pays(book, "user:u", status="unpaid")
+    assert cancels(database_url) == (True, True)
+    await book.remove_member("o", "u")
+    assert (await toggles(book), cancels(database_url)) == ([True, False], (False, False))
+
+
 async def test_a_persons_own_cancellation_is_theirs(book: Book, clock: Clock, database_url: str) -> None:
     """Cancelled before joining: nothing is said on joining nor on leaving, and it ends."""
     await pays(book, "user:u", cancel_at_period_end=True)

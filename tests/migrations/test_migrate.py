@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -25,7 +24,7 @@ from tests.races.playing import ORACLE, connected, first_contact, rows, said, un
 NAMES = [migration.name for migration in known_migrations()]
 
 
-async def migrated(url: str, **settled: Any) -> list[str]:
+async def migrated(url: str, **settled: str) -> list[str]:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         return await migrate(conn, **settled)
 
@@ -150,7 +149,7 @@ async def test_the_owner_need_not_be_a_superuser(empty_database_url: str, clock:
                 )
             await conn.execute(f"grant create on database {conn.info.dbname} to {user}".encode())
             await conn.commit()
-        assert await migrated(url, callers_clock=True) == NAMES
+        assert await migrated(url) == NAMES
         async with meterbook.open(url, clock=clock) as book:
             await book.record_many([said("k", "5")])
             assert (await book.compact()).deltas == 1

@@ -14,7 +14,7 @@ from psycopg import sql
 
 import meterbook
 from meterbook.book import Book
-from meterbook.errors import AttributionUnavailable, MeterbookError, WrongLedger
+from meterbook.errors import AttributionUnavailable, MeterbookError
 from meterbook.postgres.migrate import migrate
 from tests.conftest import Clock
 from tests.ledger import P1, query, subscribe, use, utc
@@ -297,18 +297,14 @@ async def test_a_writer_is_not_believed_about_the_future(empty_database_url: str
         assert found(conn, "select outcome from meterbook.resolve('u', at => %s)", back) == [("resolved",)]
 
 
-async def test_a_ledger_of_the_databases_clock_takes_no_other(empty_database_url: str, clock: Clock) -> None:
-    """Opening it with a clock says so at once; one that was made for it may be used without."""
-    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as conn:
-        await migrate(conn)
-        with pytest.raises(WrongLedger, match="callers-clock"):
-            await migrate(conn, callers_clock=True)
-    with pytest.raises(WrongLedger, match="callers-clock"):
-        async with meterbook.open(empty_database_url, clock=clock):
-            pass
-
-
-async def test_a_ledger_of_the_callers_clock_is_used_without_one_too(database_url: str) -> None:
-    """The database's clock is then the caller's."""
-    async with meterbook.open(database_url) as book:
-        assert (await book.record("u", source="s", description="d", amount="1", event_key="k")).inserted == 1
+async def test_the_owner_brings_the_time_and_the_writer_is_told_to_leave_it_out(
+    database_url: str, clock: Clock
+) -> None:
+    """A Book with a clock that is ahead: the owner's, of tests and replays, is believed; a writer's calls are refused."""
+    clock.now = datetime.now(UTC) + timedelta(days=400)
+    async with meterbook.open(database_url, clock=clock) as book:
+        await use(book, "u", "1")
+    with login(database_url, "meterbook_writer") as url:
+        async with meterbook.open(url, clock=clock) as book:
+            with pytest.raises(MeterbookError, match="ahead of the clock"):
+                await use(book, "u", "1")

@@ -63,7 +63,7 @@ async def test_s87_two_thousand_at_once(book: Book) -> None:
 async def test_s87_an_unreachable_database_denies(book: Book, database_url: str) -> None:
     """Denied, retryable."""
     await use(book, "u", "1.00")
-    query(database_url, "alter function meterbook.lock_gate rename to gone")
+    query(database_url, "alter function meterbook.open_gate rename to gone")
     with pytest.raises(Denied) as denied:
         await book.place_hold("u", amount="0.005")
     assert (denied.value.retryable, denied.value.admission.code) == (True, "check_failed")

@@ -1,39 +1,30 @@
 """The promised calls of the billing engine: limits, holds, credits, charges, closes."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
-from uuid import uuid4
 
-from psycopg import AsyncConnection
-
-from meterbook.book.access import LedgerAccess, inside
+from meterbook.book.holding import HoldingCalls
 from meterbook.book.sweep import Closed, Failures, close_due, look_at_moved, pass_clocks
 from meterbook.core.admission import Admission, admission_derivation, billing_off, check_failed
 from meterbook.core.derivation import Derivation
-from meterbook.core.ledgers import Billed, Charge, CreditAccount, HoldState, MemberCap, OutboxRow, Swept
-from meterbook.errors import AttributionUnavailable, Denied, Unavailable
+from meterbook.core.ledgers import Billed, Charge, CreditAccount, MemberCap, OutboxRow, Swept
+from meterbook.errors import Unavailable
 from meterbook.operations import delete_customer
-from meterbook.operations.attribute_usage import ATTEMPTS_MAX, Parties, resolve_attribution
+from meterbook.operations.attribute_usage import Parties
 from meterbook.operations.bill_threshold import bill_threshold
 from meterbook.operations.check_admission import check_admission, read_admission
 from meterbook.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
 from meterbook.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
-from meterbook.operations.hold_spend import HoldTerms, check_hold, find_same_hold, hold_spend
 from meterbook.operations.read_usage import read_usage
 from meterbook.operations.set_limit import set_baseline, set_limit, set_member_cap
-from meterbook.operations.settle_hold import Settled, Settlement, release_hold, settle_hold
-from meterbook.postgres import billing, holds
+from meterbook.postgres import billing
 
-HOLD_TTL_S = 600
 CHECK_TIMEOUT_S = 5
 """How long a check waits for a connection before it denies."""
-HOLDS_PER_LIST_MAX = 1000
 
 
-class BillingCalls(LedgerAccess):
+class BillingCalls(HoldingCalls):
     """The calls of a Book that decide about money."""
 
     # ------------------------------------------------------------------------------------------------------------ admission
@@ -59,89 +50,6 @@ class BillingCalls(LedgerAccess):
             attribute = self._attribute_on(conn)
             facts = await read_admission(conn, actor, workspace, self._catalog, attribute, self._at())
         return admission_derivation(facts)
-
-    @asynccontextmanager
-    async def hold(
-        self,
-        actor: str,
-        *,
-        amount: str | Decimal | int,
-        hold_id: str | None = None,
-        ttl_s: int = HOLD_TTL_S,
-        workspace: str | None = None,
-    ) -> AsyncIterator["Hold"]:
-        """Sets money aside until it is settled, released or `ttl_s` have passed; leaving unsettled releases it. Raises `Denied`."""
-        state = await self.place_hold(actor, amount=amount, hold_id=hold_id, ttl_s=ttl_s, workspace=workspace)
-        held = Hold(self, state)
-        try:
-            yield held
-        finally:
-            if not held.ended:
-                await self.release(state.id)
-
-    async def place_hold(
-        self,
-        actor: str,
-        *,
-        amount: str | Decimal | int,
-        hold_id: str | None = None,
-        ttl_s: int = HOLD_TTL_S,
-        workspace: str | None = None,
-    ) -> HoldState:
-        """The same without a block: `settle` and `release` end it, from whatever process. The same `hold_id` again is the same hold."""
-        wanted_id = hold_id or uuid4().hex
-        wanted = HoldTerms(actor, workspace, check_hold(amount, wanted_id, ttl_s), wanted_id, ttl_s, self._billing)
-        try:
-            return await self._place(wanted)
-        except Unavailable as error:
-            raise Denied(check_failed(str(error))) from error
-
-    async def _place(self, wanted: HoldTerms) -> HoldState:
-        async with self._pool.connection() as conn:
-            known = await find_same_hold(conn, wanted, self._at())
-            if known is not None:
-                return known
-            for _ in range(ATTEMPTS_MAX):
-                try:
-                    async with conn.transaction():
-                        return await hold_spend(conn, wanted, self._catalog, self._at())
-                except AttributionUnavailable:
-                    await resolve_attribution(
-                        conn, self._attribute_on(conn), wanted.actor, wanted.workspace, self._at()
-                    )
-        raise AttributionUnavailable
-
-    async def settle(
-        self,
-        hold_id: str,
-        *,
-        amount: str | Decimal | int,
-        source: str,
-        description: str,
-        event_key: str | None = None,
-        category: str = "model",
-        execution: str | None = None,
-        occurred_at: datetime | None = None,
-        conn: AsyncConnection[Any] | None = None,
-    ) -> Settled:
-        """Records the real cost and ends the hold, together; a dead one's usage is recorded too. Raises `UnknownHold`, `KeyConflict`."""
-        said = Settlement(amount, source, description, event_key, category, execution, occurred_at)
-        if conn is not None:
-            async with inside(conn):
-                return await settle_hold(conn, hold_id, said, self._catalog.currency, self._attribute, self._at())
-        async with self._pool.connection() as own, own.transaction():
-            return await settle_hold(own, hold_id, said, self._catalog.currency, self._attribute_on(own), self._at())
-
-    async def release(self, hold_id: str) -> bool:
-        """True if it ended now. Raises `UnknownHold`."""
-        async with self._pool.connection() as conn:
-            return await release_hold(conn, hold_id, self._at())
-
-    async def holds(self, entity: str, *, limit: int = 100) -> list[HoldState]:
-        """Newest first, ended ones too."""
-        async with self._pool.connection() as conn:
-            entity_id = await self._entity_id(conn, entity)
-            return await holds.list_holds(conn, entity_id, self._at(), min(limit, HOLDS_PER_LIST_MAX))
 
     # --------------------------------------------------------------------------------------------------------------- limits
 
@@ -263,47 +171,3 @@ class BillingCalls(LedgerAccess):
         """Ends its subscription; members fall back as on leaving. Raises `UnknownEntity`, `UnsettledMoney`."""
         async with self._pool.connection() as conn:
             await delete_customer.delete_organization(conn, organization, self._catalog, self._at())
-
-
-class Hold:
-    """Money set aside, inside `async with book.hold(…)`."""
-
-    def __init__(self, book: BillingCalls, state: HoldState) -> None:
-        self._book = book
-        self.state = state
-        self.ended = False
-
-    @property
-    def id(self) -> str:
-        return self.state.id
-
-    async def settle(
-        self,
-        *,
-        amount: str | Decimal | int,
-        source: str,
-        description: str,
-        event_key: str | None = None,
-        category: str = "model",
-        execution: str | None = None,
-        occurred_at: datetime | None = None,
-        conn: AsyncConnection[Any] | None = None,
-    ) -> Settled:
-        settled = await self._book.settle(
-            self.id,
-            amount=amount,
-            source=source,
-            description=description,
-            event_key=event_key,
-            category=category,
-            execution=execution,
-            occurred_at=occurred_at,
-            conn=conn,
-        )
-        self.ended = True
-        return settled
-
-    async def release(self) -> bool:
-        released = await self._book.release(self.id)
-        self.ended = True
-        return released

@@ -63,9 +63,9 @@ async def open(
 ) -> AsyncIterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
-    `clock` gives the time of every call (aware), in a ledger made for it; without one it is the database's. With `billing` off every check
-    and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the
-    catalog's currency is another, or a `clock` for a ledger of the database's).
+    `clock` gives the time of every call (aware), for tests and replays; without one it is the database's, and only the owner of the schema
+    may be ahead of that. With `billing` off every check and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated),
+    `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
@@ -78,12 +78,7 @@ async def open(
         with refusals():
             conn = await _connect(engine_url)
         async with conn:
-            await migrate(
-                conn,
-                currency=plans.currency,
-                free_period=plans.free_period,
-                callers_clock=clock is not None,
-            )
+            await migrate(conn, currency=plans.currency, free_period=plans.free_period)
         place = f"embedded under {home}"
         async with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
             yield book
@@ -131,8 +126,7 @@ async def _open_at(
                 raise LedgerUnavailable(
                     f"the ledger is not migrated ({', '.join(pending)} missing). Run: meterbook migrate"
                 )
-            settled = await find_settled(conn)
-            check_ledger(settled, plans.currency, plans.free_period, callers_clock=clock is not None)
+            check_ledger(await find_settled(conn), plans.currency, plans.free_period)
             await compaction.ensure_partitions(conn, None if clock is None else clock())
         book = Book(pool, plans, clock, engine, billing=billing)
         yield book
@@ -437,6 +431,7 @@ class Book(BillingCalls):
     async def drain(self) -> None:
         """Returns when everything that was handed in has been committed or refused."""
         await self._group_commit.drain()
+        await self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
 

@@ -16,6 +16,9 @@ GROUP_KEY_WAIT_MS = 10
 """How long a group waits for a key that somebody else holds. Who needs it asks again, apart from the others, until 5 s are over (§3.4)."""
 GROUP_ATTRIBUTE_WAIT_MS = 50
 """How long a group waits for customers that somebody is changing; who needs them then waits alone."""
+CALLS_PER_GROUP_MAX = 500
+"""Holds, or ends of holds, that are decided in one transaction."""
+CALLS_WAITING_MAX = 20_000
 KEY_POLL_S = 0.1
 KEY_POLLS_MAX = 44
 SOUND = frozenset({"inserted", "replayed"})

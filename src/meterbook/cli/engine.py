@@ -1,7 +1,5 @@
 """``meterbook migrate``, ``compact`` and ``doctor``: what keeps a ledger going."""
 
-from typing import Annotated
-
 import typer
 
 from meterbook.cli.command import Session, command
@@ -14,14 +12,9 @@ app = typer.Typer()
 
 
 @command(app, "migrate")
-async def migrate(
-    session: Session,
-    callers_clock: Annotated[
-        bool, typer.Option("--callers-clock", help="Make a ledger that obeys the times callers pass: tests, replays.")
-    ] = False,
-) -> Exit:
+async def migrate(session: Session) -> Exit:
     """Bring the database up to this version: may be repeated, beside running writers, and twice at once."""
-    applied = await migrate_ledger(session, callers_clock=callers_clock)
+    applied = await migrate_ledger(session)
     if session.json:
         print(json_text({"applied": applied}))
     else:

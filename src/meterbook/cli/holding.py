@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meterbook.book.billing import HOLD_TTL_S
+from meterbook.book.holding import HOLD_TTL_S
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.limits import User, Workspace

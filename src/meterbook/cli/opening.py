@@ -39,17 +39,12 @@ async def open_demo(session: Session, clock: DemoClock) -> AsyncIterator[Book]:
         yield book
 
 
-async def migrate_ledger(session: Session, *, callers_clock: bool) -> list[str]:
+async def migrate_ledger(session: Session) -> list[str]:
     """Applies what is missing, and names it."""
     plans = load_catalog(session.catalog)
     with _server(session) as url, refusals():
         async with await _connect(url) as conn:
-            return await migrate(
-                conn,
-                currency=plans.currency,
-                free_period=plans.free_period,
-                callers_clock=callers_clock or session.demo,
-            )
+            return await migrate(conn, currency=plans.currency, free_period=plans.free_period)
 
 
 async def _connect(url: str) -> AsyncConnection[Any]:

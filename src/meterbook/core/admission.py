@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from meterbook.core.derivation import Derivation, amount_text
 from meterbook.core.money import EXACT, ZERO
@@ -44,15 +44,24 @@ class Admission:
     retryable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionFacts:
-    """What a check compares, from one snapshot. `cap` None: the member has none."""
+class Party(NamedTuple):
+    """Who would pay for an actor's work, and what is known of the actor. `cap` None: no cap, and then no total was looked for."""
 
-    usage: UsageReport
+    entity_id: int
     actor_id: int
     actor_blocked: bool
     cap: Decimal | None
     member_total: Decimal
+    member_held: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionFacts:
+    """What a check compares, from one snapshot; `held` and `member_held` with what was granted since by the same decision."""
+
+    usage: UsageReport
+    party: Party
+    held: Decimal
     member_held: Decimal
 
 
@@ -65,10 +74,10 @@ def admission_derivation(facts: AdmissionFacts) -> Derivation:
     """The questions in the order in which a check asks them, each with the numbers that it compares (§14)."""
     answer, usage = admit(facts), facts.usage
     terms = (
-        Derivation("the actor's own block", "yes" if facts.actor_blocked else "none"),
+        Derivation("the actor's own block", "yes" if facts.party.actor_blocked else "none"),
         Derivation(f"blocks of {usage.entity}", ", ".join(usage.facts.blocks) or "none"),
         _cap_derivation(facts),
-        _taken_derivation(usage),
+        _taken_derivation(facts),
         _limit_derivation(usage),
     )
     code = "allowed" if answer.allowed else f"denied: {answer.code}"
@@ -76,19 +85,19 @@ def admission_derivation(facts: AdmissionFacts) -> Derivation:
 
 
 def _cap_derivation(facts: AdmissionFacts) -> Derivation:
-    if facts.cap is None:
+    if facts.party.cap is None:
         return Derivation("member's cap", "none")
     terms = (
-        Derivation("member's total", facts.member_total, "no refresh"),
+        Derivation("member's total", facts.party.member_total, "no refresh"),
         Derivation("member's holds", facts.member_held),
     )
-    return Derivation("member's cap", facts.cap, "denied if total + holds ≥ cap", terms)
+    return Derivation("member's cap", facts.party.cap, "denied if total + holds ≥ cap", terms)
 
 
-def _taken_derivation(usage: UsageReport) -> Derivation:
-    effective = usage.figure.effective.derivation()
-    taken = EXACT.add(usage.effective, usage.held)
-    terms = effective, Derivation("active holds", usage.held)
+def _taken_derivation(facts: AdmissionFacts) -> Derivation:
+    effective = facts.usage.figure.effective.derivation()
+    taken = EXACT.add(facts.usage.effective, facts.held)
+    terms = effective, Derivation("active holds", facts.held)
     return Derivation("effective usage + holds", taken, "denied if ≥ limit", terms)
 
 
@@ -115,7 +124,7 @@ def check_failed(why: str) -> Admission:
 
 def _blocked(facts: AdmissionFacts) -> Admission | None:
     entity, scope = facts.usage.entity, _scope(facts.usage)
-    if facts.actor_blocked:
+    if facts.party.actor_blocked:
         return Admission(False, "actor_blocked", "You have been stopped by an administrator.", "user", entity)  # noqa: FBT003
     for reason, message in BLOCK_MESSAGES.items():
         if reason in facts.usage.facts.blocks:
@@ -125,30 +134,29 @@ def _blocked(facts: AdmissionFacts) -> Admission | None:
 
 
 def _capped(facts: AdmissionFacts, wanted: Decimal) -> Admission | None:
-    if facts.cap is None or _fits(facts.member_total, facts.member_held, wanted, facts.cap):
+    if facts.party.cap is None or _fits(facts.party.member_total, facts.member_held, wanted, facts.party.cap):
         return None
-    used, cap = amount_text(facts.member_total), amount_text(facts.cap)
+    used, cap = amount_text(facts.party.member_total), amount_text(facts.party.cap)
     message = f"You have used {used} of the {cap} that your organization lets you use{_needs(wanted)}."
-    numbers = facts.member_total, facts.member_held, facts.cap
+    numbers = facts.party.member_total, facts.member_held, facts.party.cap
     return Admission(False, "member_cap_reached", message, "member", facts.usage.entity, *numbers)  # noqa: FBT003
 
 
 def _limited(facts: AdmissionFacts, wanted: Decimal) -> Admission:
-    usage, scope = facts.usage, _scope(facts.usage)
-    numbers = usage.effective, usage.held, usage.limit
-    if _fits(*numbers[:2], wanted, usage.limit):
-        left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, usage.held))
-        if facts.cap is not None:
-            own = EXACT.subtract(facts.cap, EXACT.add(facts.member_total, facts.member_held))
+    usage, held, scope = facts.usage, facts.held, _scope(facts.usage)
+    numbers = usage.effective, held, usage.limit
+    if _fits(usage.effective, held, wanted, usage.limit):
+        left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, held))
+        if facts.party.cap is not None:
+            own = EXACT.subtract(facts.party.cap, EXACT.add(facts.party.member_total, facts.member_held))
             if own < left:
                 message = f"{amount_text(own)} is left of what your organization lets you use."
-                capped = facts.member_total, facts.member_held, facts.cap
+                capped = facts.party.member_total, facts.member_held, facts.party.cap
                 return Admission(True, "allowed", message, "member", usage.entity, *capped)  # noqa: FBT003
         return Admission(True, "allowed", f"{amount_text(left)} is left.", scope, usage.entity, *numbers)  # noqa: FBT003
-    held = f", and {amount_text(usage.held)} is set aside" if usage.held else ""
-    message = (
-        f"{usage.entity} has used {amount_text(usage.effective)} of {amount_text(usage.limit)}{held}{_needs(wanted)}."
-    )
+    aside = f", and {amount_text(held)} is set aside" if held else ""
+    used, limit = amount_text(usage.effective), amount_text(usage.limit)
+    message = f"{usage.entity} has used {used} of {limit}{aside}{_needs(wanted)}."
     return Admission(False, "limit_reached", message, scope, usage.entity, *numbers)  # noqa: FBT003
 
 

@@ -1,86 +1,81 @@
-"""Sets money aside for work that has not finished (BEHAVIOUR §8): decided under the entity's gate, so that nothing overshoots."""
+"""Sets money aside for work that has not finished (BEHAVIOUR §8): decided under the entity's gate, so that nothing overshoots.
 
-from dataclasses import dataclass
+Requests for one entity that wait at the same moment are decided together, in their order, each seeing those granted before it.
+"""
+
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.admission import AdmissionFacts, admit
 from meterbook.core.entries import check_parsed, check_text
+from meterbook.core.holding import Decision, Granted, HoldTerms, decide_holds, same_hold
 from meterbook.core.ledgers import HoldState
 from meterbook.core.money import parse_above_zero
 from meterbook.core.plans import Catalog
-from meterbook.errors import AttributionUnavailable, Conflict, Denied, InvalidUsage, KeyConflict, Problem
-from meterbook.operations.attribute_usage import Parties
-from meterbook.operations.check_admission import read_admission
+from meterbook.core.usage_report import report
+from meterbook.errors import AttributionUnavailable, Denied, InProgress, InvalidUsage, KeyConflict, Problem, Unavailable
 from meterbook.postgres import holds
 
 TTL_S_MAX = 7 * 24 * 3600
 
-
-@dataclass(frozen=True, slots=True)
-class HoldTerms:
-    """Who wants to hold how much, under which id, for how long; without `billing` nothing is denied."""
-
-    actor: str
-    workspace: str | None
-    amount: Decimal
-    hold_id: str
-    ttl_s: int
-    billing: bool = True
+HoldAnswer = HoldState | Denied | KeyConflict | AttributionUnavailable
+"""`AttributionUnavailable`: another entity pays, or it is not known who: attribute, and ask again."""
 
 
-async def hold_spend(conn: AsyncConnection[Any], wanted: HoldTerms, catalog: Catalog, at: datetime | None) -> HoldState:
-    """In a short transaction of its own, at READ COMMITTED. The same id again gives the same hold.
+class GateBusy(Unavailable):
+    """Another process has been deciding about this entity's holds for too long; try again."""
 
-    Raises `Denied`, `KeyConflict` (another amount or actor for the id), `AttributionUnavailable`.
+
+class HoldIdTaken(Unavailable):
+    """An id was taken under another entity's gate at the same moment: undo what was written, and decide again."""
+
+
+async def hold_spends(
+    conn: AsyncConnection[Any], entity_id: int, asked: Sequence[HoldTerms], catalog: Catalog, at: datetime | None
+) -> list[HoldAnswer]:
+    """In a short transaction of its own, at READ COMMITTED; an answer each. The same id again gives the same hold.
+
+    Raises `GateBusy`, `HoldIdTaken`, `InProgress` (an id that somebody is writing for another entity); then nothing may be committed.
     """
-    payer = await _facts(conn, wanted, catalog, at)
-    await holds.lock_gate(conn, payer.usage.facts.entity_id, at)
-    known = await holds.find_hold(conn, wanted.hold_id, at)
-    if known is not None:
-        return _same(known, wanted)
-    facts = await _facts(conn, wanted, catalog, at)
-    if facts.usage.facts.entity_id != payer.usage.facts.entity_id:
-        raise AttributionUnavailable
-    admission = admit(facts, wanted.amount)
-    if wanted.billing and not admission.allowed:
-        raise Denied(admission)
-    await holds.grant_hold(conn, _grant(wanted, facts, at))
-    granted = await holds.find_hold(conn, wanted.hold_id, at)
-    assert granted is not None  # noqa: S101  it was written just now
-    return _same(granted, wanted)
+    gate = await _open_gate(conn, entity_id, asked, at)
+    decisions: list[Decision] = [None] * len(asked)
+    if gate.period is not None:
+        usage = report(gate.period, catalog.plan(gate.period.period.plan))
+        decisions = decide_holds(usage, gate.parties, gate.taken, asked)
+        granted = [(one.state, one.actor_id, one.ttl_s) for one in decisions if isinstance(one, Granted)]
+        if granted and await holds.write_holds(conn, entity_id, granted, gate.period.at) < len(granted):
+            raise HoldIdTaken
+    states = await holds.list_holds_by_id(conn, list(gate.taken), at) if gate.taken else {}
+    states |= {one.state.id: one.state for one in decisions if isinstance(one, Granted)}
+    return [_answer(wanted, decision, states) for wanted, decision in zip(asked, decisions, strict=True)]
 
 
-async def find_same_hold(conn: AsyncConnection[Any], wanted: HoldTerms, at: datetime | None) -> HoldState | None:
-    """The hold of that id, if it is the same one. Raises `KeyConflict`."""
-    known = await holds.find_hold(conn, wanted.hold_id, at)
-    return None if known is None else _same(known, wanted)
+async def _open_gate(
+    conn: AsyncConnection[Any], entity_id: int, asked: Sequence[HoldTerms], at: datetime | None
+) -> holds.OpenGate:
+    parties = list({wanted.party: None for wanted in asked})
+    try:
+        return await holds.open_gate(conn, entity_id, parties, [wanted.hold_id for wanted in asked], at)
+    except InProgress as error:
+        raise GateBusy from error
 
 
-async def _facts(
-    conn: AsyncConnection[Any], wanted: HoldTerms, catalog: Catalog, at: datetime | None
-) -> AdmissionFacts:
-    return await read_admission(conn, wanted.actor, wanted.workspace, catalog, _refuse_to_attribute, at)
+def _answer(wanted: HoldTerms, decision: Decision, states: dict[str, HoldState]) -> HoldAnswer:
+    if isinstance(decision, Denied):
+        return decision
+    known = states.get(wanted.hold_id)
+    return AttributionUnavailable() if known is None else same_hold(known, wanted)
 
 
-async def _refuse_to_attribute(_: Parties, /) -> None:
-    """A transaction that holds a gate doesn't wait for a second connection: the caller attributes, and begins again."""
-    raise AttributionUnavailable
-
-
-def _grant(wanted: HoldTerms, facts: AdmissionFacts, at: datetime | None) -> dict[str, object]:
-    return {
-        "hold_key": wanted.hold_id,
-        "entity_id": facts.usage.facts.entity_id,
-        "actor_id": facts.actor_id,
-        "workspace": wanted.workspace,
-        "amount": wanted.amount,
-        "ttl_s": wanted.ttl_s,
-        "at": at,
-    }
+async def find_same_hold(
+    conn: AsyncConnection[Any], wanted: HoldTerms, at: datetime | None
+) -> HoldState | KeyConflict | None:
+    """The hold of that id, if there is one."""
+    known = (await holds.list_holds_by_id(conn, [wanted.hold_id], at)).get(wanted.hold_id)
+    return None if known is None else same_hold(known, wanted)
 
 
 def check_hold(amount: object, hold_id: object, ttl_s: object) -> Decimal:
@@ -92,10 +87,3 @@ def check_hold(amount: object, hold_id: object, ttl_s: object) -> Decimal:
             [Problem(None, "ttl_s", "invalid_time", f"{ttl_s!r} is not between 1 and {TTL_S_MAX} seconds")]
         )
     return exact
-
-
-def _same(known: HoldState, wanted: HoldTerms) -> HoldState:
-    if (known.actor, known.amount) == (wanted.actor, wanted.amount):
-        return known
-    said: dict[str, str | Decimal | int | None] = {"actor": wanted.actor, "amount": wanted.amount}
-    raise KeyConflict([Conflict(0, known.id, {"actor": known.actor, "amount": known.amount}, said)])

@@ -19,8 +19,6 @@ from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
-FIGURES = ["total", "day"]
-"""The grains that figures need; breakdowns need all."""
 
 
 async def _scalar(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
@@ -39,7 +37,7 @@ async def read_admission(
 
 
 async def read_period(conn: AsyncConnection[Any], entity_id: int, period_id: int, at: datetime | None) -> PeriodFacts:
-    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at, "grains": FIGURES}
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
     return facts_of(await _scalar(conn, "read_period_by_id", arguments))
 
 

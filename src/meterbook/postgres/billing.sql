@@ -3,7 +3,7 @@
 select meterbook.admission_terms(actor => %(actor)s, workspace => %(workspace)s, at => %(at)s::timestamptz)
 
 -- name: read_period_by_id
-select meterbook.period_terms(%(entity_id)s::bigint, %(period_id)s::bigint, coalesce(%(at)s::timestamptz, clock_timestamp()), %(grains)s::text[])
+select meterbook.period_terms(%(entity_id)s::bigint, %(period_id)s::bigint, coalesce(%(at)s::timestamptz, clock_timestamp()), breakdowns => false)
 
 -- name: begin
 -- Makes psycopg begin the transaction of a connection that is not in autocommit.

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from meterbook.core.admission import AdmissionFacts
+from meterbook.core.admission import AdmissionFacts, Party
 from meterbook.core.credits import Grant
 from meterbook.core.money import ZERO
 from meterbook.core.period_facts import Addressee, Period, PeriodFacts, Term
@@ -20,17 +20,19 @@ def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
         said["entity_id"],
         period_of(said),
         tuple(
-            sorted(Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"])
+            sorted(
+                Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"] or ()
+            )
         ),
         _amount(said["baseline"]) or ZERO,
-        {day: Decimal(amount) for day, amount in said["baseline_days"]},
+        {day: Decimal(amount) for day, amount in said["baseline_days"] or ()},
         _amount(said["stored"]),
         said["charged_cents"],
         said["credits_cents"],
         said["written_off_cents"],
-        tuple(_grant(*grant) for grant in said["grants"]),
+        tuple(_grant(*grant) for grant in said["grants"] or ()),
         Decimal(said["held"]),
-        tuple(said["blocks"]),
+        tuple(sorted(set(said["blocks"] or ()))),
         _amount(said["included_now"]),
         Addressee(said["status"], said["stripe_customer"], said["stripe_subscription"], said["has_owner"]),
     )
@@ -51,15 +53,19 @@ def period_of(said: Mapping[str, Any]) -> Period:
 
 
 def admission_facts_of(said: Mapping[str, Any], catalog: Catalog) -> AdmissionFacts:
-    facts = facts_of(said["period"])
-    usage = report(facts, catalog.plan(facts.period.plan))
-    return AdmissionFacts(
-        usage,
-        said["actor_id"],
-        said["actor_blocked"],
+    facts, party = facts_of(said["period"]), party_of(said)
+    return AdmissionFacts(report(facts, catalog.plan(facts.period.plan)), party, facts.held, party.member_held)
+
+
+def party_of(said: Mapping[str, Any]) -> Party:
+    """Entity 0, which nobody is, where who pays is not resolved."""
+    return Party(
+        said["entity_id"] or 0,
+        said["actor_id"] or 0,
+        bool(said["actor_blocked"]),
         _amount(said["cap"]),
-        Decimal(said["member_total"]),
-        Decimal(said["member_held"]),
+        _amount(said["member_total"]) or ZERO,
+        _amount(said["member_held"]) or ZERO,
     )
 
 

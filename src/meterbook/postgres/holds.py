@@ -1,6 +1,7 @@
 """Statements of holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -8,33 +9,80 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 from psycopg.rows import args_row, tuple_row
 
+from meterbook.core.admission import Party
 from meterbook.core.ledgers import HoldState
+from meterbook.core.period_facts import PeriodFacts
+from meterbook.postgres.arrays import plain_array, text_array
+from meterbook.postgres.facts import facts_of, party_of
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
 
 
-async def lock_gate(conn: AsyncConnection[Any], entity_id: int, at: datetime | None) -> None:
-    """In a statement of its own: what is read next is younger than every hold granted before."""
-    await _run(conn, "lock_gate", {"entity_id": entity_id, "at": at})
-
-
-async def grant_hold(conn: AsyncConnection[Any], arguments: Mapping[str, Any]) -> None:
-    await _run(conn, "grant_hold", arguments)
-
-
-async def _run(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> None:
+async def _scalar(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
     with refusals():
         async with conn.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(SQL[statement], arguments)
+            row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
-async def find_hold(conn: AsyncConnection[Any], hold_key: str, at: datetime | None) -> HoldState | None:
+@dataclass(frozen=True, slots=True)
+class OpenGate:
+    """Under an entity's gate: its running period (None: the clock has passed it), the parties who ask, which ids are taken."""
+
+    period: PeriodFacts | None
+    parties: Mapping[tuple[str, str | None], Party]
+    taken: frozenset[str]
+
+
+async def open_gate(
+    conn: AsyncConnection[Any],
+    entity_id: int,
+    parties: Sequence[tuple[str, str | None]],
+    hold_keys: Sequence[str],
+    at: datetime | None,
+) -> OpenGate:
+    """Locks the gate until the transaction ends; what it gives is younger than every hold granted before."""
+    arguments = {
+        "entity_id": entity_id,
+        "actors": text_array([actor for actor, _ in parties]),
+        "workspaces": text_array([workspace for _, workspace in parties]),
+        "hold_keys": text_array(hold_keys),
+        "at": at,
+    }
+    said = await _scalar(conn, "open_gate", arguments)
+    return OpenGate(
+        None if said["period"] is None else facts_of(said["period"]),
+        {(one["actor"], one["workspace"]): party_of(one) for one in said["parties"] or ()},
+        frozenset(said["known"] or ()),
+    )
+
+
+async def write_holds(
+    conn: AsyncConnection[Any], entity_id: int, granted: Sequence[tuple[HoldState, int, int]], at: datetime
+) -> int:
+    """Holds with the actor's surrogate and the seconds they last; gives how many were written."""
+    arguments = {
+        "entity_id": entity_id,
+        "hold_keys": text_array([hold.id for hold, _, _ in granted]),
+        "actor_ids": plain_array([actor_id for _, actor_id, _ in granted]),
+        "workspaces": text_array([hold.workspace for hold, _, _ in granted]),
+        "amounts": plain_array([hold.amount for hold, _, _ in granted]),
+        "ttls": plain_array([ttl_s for _, _, ttl_s in granted]),
+        "at": at,
+    }
+    return int(await _scalar(conn, "write_holds", arguments))
+
+
+async def list_holds_by_id(
+    conn: AsyncConnection[Any], hold_keys: Sequence[str], at: datetime | None
+) -> dict[str, HoldState]:
     with refusals():
         async with conn.cursor(row_factory=args_row(HoldState)) as cursor:
-            await cursor.execute(SQL["find_hold"], {"hold_key": hold_key, "at": at})
-            return await cursor.fetchone()
+            await cursor.execute(SQL["find_holds"], {"hold_keys": text_array(hold_keys), "at": at})
+            return {hold.id: hold for hold in await cursor.fetchall()}
 
 
 async def list_holds(conn: AsyncConnection[Any], entity_id: int, at: datetime | None, rows: int) -> list[HoldState]:
@@ -44,30 +92,39 @@ async def list_holds(conn: AsyncConnection[Any], entity_id: int, at: datetime | 
             return await cursor.fetchall()
 
 
+async def lock_hold(conn: AsyncConnection[Any], hold_key: str) -> None:
+    """Waits for whoever is ending it. Nothing happens if there is none."""
+    await _scalar(conn, "lock_hold", {"hold_key": hold_key})
+
+
 class EndedHold(NamedTuple):
-    """Outcome `active` (ended now), `expired`, `released`, `settled` (dead before), `replayed`, `conflict` or `unknown`."""
+    """Outcome `active` (ended now), `expired`, `released`, `settled` (dead before), `replayed`, `conflict`, `unknown` or `busy`."""
 
     outcome: str
-    entity: str | None
     entity_id: int | None
     actor: str | None
     workspace: str | None
 
 
-async def end_hold(
-    conn: AsyncConnection[Any],
-    hold_key: str,
-    how: str,
-    *,
-    settle_key: str | None,
-    settled: Decimal | None,
-    at: datetime | None,
-) -> EndedHold:
-    """`how`: settled or released."""
-    arguments = {"hold_key": hold_key, "how": how, "settle_key": settle_key, "settled": settled, "at": at}
+class EndingSaid(NamedTuple):
+    """`how`: settled or released; `settle_key` and `settled` of a settle."""
+
+    hold_id: str
+    how: str
+    settle_key: str | None
+    settled: Decimal | None
+
+
+async def end_holds(conn: AsyncConnection[Any], said: Sequence[EndingSaid], at: datetime | None) -> list[EndedHold]:
+    """An answer each, in order; each hold is named once."""
+    arguments = {
+        "hold_keys": text_array([one.hold_id for one in said]),
+        "hows": text_array([one.how for one in said]),
+        "settle_keys": plain_array([one.settle_key for one in said]),
+        "settleds": plain_array([one.settled for one in said]),
+        "at": at,
+    }
     with refusals():
         async with conn.cursor(row_factory=args_row(EndedHold)) as cursor:
-            await cursor.execute(SQL["end_hold"], arguments)
-            ended = await cursor.fetchone()
-    assert ended is not None  # noqa: S101  the function gives exactly one row
-    return ended
+            await cursor.execute(SQL["end_holds"], arguments)
+            return await cursor.fetchall()

@@ -31,9 +31,9 @@ insert into meterbook.migration (number, name, checksum) values (%(number)s, %(n
 -- name: settle_ledger
 -- The first migration decides the currency, the kind of free period and whose clock counts for good; gives what holds.
 with made as (
-  insert into meterbook.ledger (currency, free_period, clock) values (%(currency)s, %(free_period)s, %(clock)s) on conflict do nothing
-  returning currency, free_period, clock)
-select currency, free_period, clock from made union all select currency, free_period, clock from meterbook.ledger limit 1
+  insert into meterbook.ledger (currency, free_period) values (%(currency)s, %(free_period)s) on conflict do nothing
+  returning currency, free_period)
+select currency, free_period from made union all select currency, free_period from meterbook.ledger limit 1
 
 -- name: ensure_partitions
 select meterbook.ensure_partitions(at => %(at)s::timestamptz)
@@ -43,4 +43,4 @@ select meterbook.ensure_partitions(at => %(at)s::timestamptz)
 select number, checksum from meterbook.applied_migrations()
 
 -- name: find_settled
-select currency, free_period, clock from meterbook.settled()
+select currency, free_period from meterbook.settled()

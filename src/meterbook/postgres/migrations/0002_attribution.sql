@@ -62,8 +62,9 @@ end $$;
 
 create function meterbook.settle_payers(actors bigint[], at timestamptz) returns void
 language plpgsql as $$
--- Who pays, and what follows for the own subscriptions of those whose payer is another now; what follows may move the instant at which the
--- clock decides again. A subscription that somebody takes out while an organization pays is their own doing, and stays.
+-- Who pays, and what follows for the own subscriptions: who gets another payer has them set to cancel, who has none to thank for it any more has
+-- them back; what follows may move the instant at which the clock decides again. A subscription that somebody takes out while an organization
+-- pays is their own doing, and stays.
 declare
   known   bigint[];
   before  bigint[];
@@ -73,10 +74,13 @@ begin
   select array_agg(a.id order by a.id), array_agg(coalesce(a.payer_id, 0) order by a.id) into known, before
   from meterbook.actor a where a.id = any (actors);
   perform meterbook.decide_payers(actors, at);
+  if meterbook.take_back_cancellations(known, at) then
+    perform meterbook.decide_payers(known, at);
+  end if;
   select array_agg(a.id order by a.id) into flipped
   from unnest(known, before) was(id, payer_id) join meterbook.actor a on a.id = was.id where a.payer_id <> was.payer_id;
   if flipped is not null then
-    perform meterbook.settle_cancellations(flipped, at);
+    perform meterbook.begin_cancellations(flipped, at);
     perform meterbook.decide_payers(flipped, at);
   end if;
 end $$;

@@ -156,7 +156,7 @@ begin
     (s.owner_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status, s.begins_at, s.starts_at, s.ends_at, s.anchor,
      s.interval_months, s.cancel_at_period_end, s.ended_at, s.stripe_customer, s.stripe_subscription, s.updated_at);
 
-  if known.cancelled_by_us and not cancel_at_period_end and s.status in ('active', 'trialing', 'past_due') then
+  if known.cancelled_by_us and not cancel_at_period_end and s.status not in ('canceled', 'incomplete_expired') then
     update meterbook.subscription b set cancel_at_period_end = true, ended_at = meterbook.term_end(s, moment) where b.id = s.id;   -- ours is still to be delivered
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);

@@ -4,15 +4,19 @@
 
 create function meterbook.late_parts(the_entity bigint, keys uuid[], at timestamptz)
 returns table (key uuid, stamped bigint, booked bigint, day integer, amount numeric)
-language sql stable as $$
-  -- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there.
+language plpgsql stable rows 10 set enable_nestloop = on set plan_cache_mode = force_generic_plan as $$
+-- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there. plpgsql, so that
+-- readers, who hardly ever meet one, don't set up a scan of every partition with each of their reads.
+#variable_conflict use_column
+begin
+  return query
   select k.key, k.period_id, home.home_id, case when l.day is not null then meterbook.day_in(l.occurred_at, home.home_starts_at, home.home_ends_at) end, k.amount
   from unnest(keys) u(key)
   join meterbook.event_key k on k.key = u.key
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
-  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > at
-  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open'
-$$;
+  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
 
 create function meterbook.without_home(deltas tid[], at timestamptz) returns setof bigint
 language sql stable as $$

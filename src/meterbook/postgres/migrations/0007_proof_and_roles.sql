@@ -73,10 +73,10 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   select m.number, m.checksum from meterbook.migration m order by m.number
 $$;
 
-create function meterbook.settled() returns table (currency text, free_period text, clock text)
+create function meterbook.settled() returns table (currency text, free_period text)
 language sql stable security definer set search_path = meterbook, pg_temp as $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period, l.clock from meterbook.ledger l
+  select l.currency, l.free_period from meterbook.ledger l
 $$;
 
 create function meterbook.rebuild(the_entity bigint) returns bigint

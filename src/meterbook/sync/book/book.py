@@ -64,9 +64,9 @@ def open(
 ) -> Iterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
-    `clock` gives the time of every call (aware), in a ledger made for it; without one it is the database's. With `billing` off every check
-    and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the
-    catalog's currency is another, or a `clock` for a ledger of the database's).
+    `clock` gives the time of every call (aware), for tests and replays; without one it is the database's, and only the owner of the schema
+    may be ahead of that. With `billing` off every check and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated),
+    `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
@@ -79,12 +79,7 @@ def open(
         with refusals():
             conn = _connect(engine_url)
         with conn:
-            migrate(
-                conn,
-                currency=plans.currency,
-                free_period=plans.free_period,
-                callers_clock=clock is not None,
-            )
+            migrate(conn, currency=plans.currency, free_period=plans.free_period)
         place = f"embedded under {home}"
         with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
             yield book
@@ -132,8 +127,7 @@ def _open_at(
                 raise LedgerUnavailable(
                     f"the ledger is not migrated ({', '.join(pending)} missing). Run: meterbook migrate"
                 )
-            settled = find_settled(conn)
-            check_ledger(settled, plans.currency, plans.free_period, callers_clock=clock is not None)
+            check_ledger(find_settled(conn), plans.currency, plans.free_period)
             compaction.ensure_partitions(conn, None if clock is None else clock())
         book = Book(pool, plans, clock, engine, billing=billing)
         yield book
@@ -438,6 +432,7 @@ class Book(BillingCalls):
     def drain(self) -> None:
         """Returns when everything that was handed in has been committed or refused."""
         self._group_commit.drain()
+        self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
 

@@ -20,8 +20,6 @@ from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
-FIGURES = ["total", "day"]
-"""The grains that figures need; breakdowns need all."""
 
 
 def _scalar(conn: Connection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
@@ -38,7 +36,7 @@ def read_admission(conn: Connection[Any], actor: str, workspace: str | None, at:
 
 
 def read_period(conn: Connection[Any], entity_id: int, period_id: int, at: datetime | None) -> PeriodFacts:
-    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at, "grains": FIGURES}
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
     return facts_of(_scalar(conn, "read_period_by_id", arguments))
 
 

@@ -33,12 +33,9 @@ def known_migrations() -> list[Migration]:
     return [Migration(int(name[:4]), name, read_trusted(folder / f"{name}.sql")) for name in names]
 
 
-def migrate(
-    conn: Connection[Any], *, currency: str = "USD", free_period: str = "lifetime", callers_clock: bool = False
-) -> list[str]:
+def migrate(conn: Connection[Any], *, currency: str = "USD", free_period: str = "lifetime") -> list[str]:
     """Applies what is missing and gives its names; a second one waits for the first. `conn` is autocommit.
 
-    With `callers_clock` a new ledger obeys the times that callers pass, for tests and replays; for good.
     Raises `WrongLedger` if the ledger has another currency, kind of free period or clock, `InvalidRequest` if an applied file was changed.
     """
     with refusals():
@@ -51,37 +48,24 @@ def migrate(
                 missing = _missing(applied)
                 for migration in missing:
                     _apply(conn, migration)
-                cursor.execute(
-                    SQL["settle_ledger"],
-                    {
-                        "currency": currency,
-                        "free_period": free_period,
-                        "clock": "callers" if callers_clock else "database",
-                    },
-                )
+                cursor.execute(SQL["settle_ledger"], {"currency": currency, "free_period": free_period})
                 settled = cursor.fetchone()
                 cursor.execute(SQL["ensure_partitions"], {"at": None})
             finally:
                 cursor.execute(SQL["unlock_migrations"])
-    check_ledger(settled, currency, free_period, callers_clock=callers_clock)
+    check_ledger(settled, currency, free_period)
     return [migration.name for migration in missing]
 
 
-def check_ledger(settled: tuple[str, str, str] | None, currency: str, free_period: str, *, callers_clock: bool) -> None:
-    """A ledger that callers bring the clock for may be used by the database's as well, never the other way round."""
-    made_with = None if settled is None else settled[:2]
-    if made_with != (currency, free_period):
-        message = f"the ledger was made with {made_with}, the catalog says {(currency, free_period)}"
-        raise WrongLedger(f"{message}; neither can change later")
-    if callers_clock and settled is not None and settled[2] != "callers":
+def check_ledger(settled: tuple[str, str] | None, currency: str, free_period: str) -> None:
+    if settled != (currency, free_period):
         raise WrongLedger(
-            "this ledger goes by the database's clock and takes no other: open it without `clock`, "
-            "or make one for tests and replays by: meterbook migrate --callers-clock"
+            f"the ledger was made with {settled}, the catalog says {(currency, free_period)}; neither can change later"
         )
 
 
-def find_settled(conn: Connection[Any]) -> tuple[str, str, str] | None:
-    """Currency, kind of free period, and whose clock counts."""
+def find_settled(conn: Connection[Any]) -> tuple[str, str] | None:
+    """Currency and kind of free period of the ledger."""
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(SQL["find_settled"])
