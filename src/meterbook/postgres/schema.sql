@@ -31,34 +31,60 @@ begin
   perform meterbook.settle_payers(array[the_actor], moment);
 end $$;
 
-CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER
+CREATE FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) RETURNS TABLE(outcome text, actor_id bigint, entity_id bigint, home_id bigint, actor_blocked boolean, cap numeric, member_total numeric, member_held numeric)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Who would pay for an actor's work, and what is known of the actor: resolved | unattributed (call attribute, then again) | unknown_workspace.
+-- A member's total and holds are looked for where there is a cap to compare them with.
+#variable_conflict use_column
+declare payer record;
+begin
+  if admission_party.workspace is null then      -- most calls: what payer_of_entry says, without what it has to look for
+    select a.id, c.entity_id, case when c.home_starts_at <= admission_party.at then c.home_id else meterbook.home_at(c, admission_party.at) end as home_id into payer
+    from meterbook.actor a join meterbook.period_clock c on c.entity_id = a.payer_id
+    where a.external_id = admission_party.actor and a.payer_until > admission_party.at and c.due_at > admission_party.at;
+  else
+    select a.id, p.id as entity_id, p.home_id into payer from meterbook.actor a
+    cross join lateral meterbook.payer_of_entry(null, null, admission_party.workspace, a.payer_id, a.payer_until, admission_party.at) p
+    where a.external_id = admission_party.actor;
+  end if;
+  if payer.home_id is null then
+    outcome := case when admission_party.workspace is not null
+      and not exists (select from meterbook.workspace w where w.external_id = admission_party.workspace) then 'unknown_workspace' else 'unattributed' end;
+    return next;
+    return;
+  end if;
+  outcome := 'resolved'; actor_id := payer.id; entity_id := payer.entity_id; home_id := payer.home_id;
+  actor_blocked := exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
+                           where own.kind = 'user' and own.external_id = admission_party.actor);
+  select c.cap into cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id;
+  if cap is not null then
+    member_total := (select coalesce(sum(u.amount), 0) from (
+      select r.amount from meterbook.usage_rollup r where r.entity_id = payer.entity_id and r.period_id = payer.home_id and r.grain = 'actor'
+        and r.part = payer.id::text and r.detail = ''
+      union all select d.amount from meterbook.pending_of(payer.entity_id, payer.home_id, admission_party.at) d where d.actor_id = payer.id) u);
+    member_held := (select coalesce(sum(h.amount), 0) from meterbook.hold h
+      where h.entity_id = payer.entity_id and h.actor_id = payer.id and h.state = 'active' and h.expires_at > admission_party.at);
+  end if;
+  return next;
+end $$;
+
+CREATE FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET jit TO 'off'
     AS $$
-  -- All that a check compares, in one snapshot: outcome resolved | unattributed | unknown_workspace.
-  with moment as (select coalesce(admission_terms.at, clock_timestamp()) as at),
-  payer as materialized (
-    select a.id as actor_id, p.id as entity_id, p.home_id, m.at,
-           exists (select from meterbook.entity_block b join meterbook.billing_entity own on own.id = b.entity_id and own.kind = 'user'
-                   where own.external_id = admission_terms.actor and b.reason = 'administrative') as actor_blocked
-    from moment m cross join meterbook.actor a
-    cross join lateral meterbook.payer_of_entry(null, null, admission_terms.workspace, a.payer_id, a.payer_until, m.at) p
-    where a.external_id = admission_terms.actor)
-  select coalesce(
-    (select jsonb_build_object('outcome', 'resolved', 'actor_blocked', p.actor_blocked, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
-       'cap', c.cap::text,
-       'member_total', (select coalesce(sum(u.amount), 0)::text from (
-          select r.amount from meterbook.usage_rollup r where r.entity_id = p.entity_id and r.period_id = p.home_id and r.grain = 'actor'
-            and r.part = p.actor_id::text and r.detail = ''
-          union all select d.amount from meterbook.pending_of(p.entity_id, p.home_id, p.at) d where d.actor_id = p.actor_id) u),
-       'member_held', (select coalesce(sum(h.amount), 0)::text from meterbook.hold h
-          where h.entity_id = p.entity_id and h.actor_id = p.actor_id and h.state = 'active' and h.expires_at > p.at),
-       'period', meterbook.period_terms(p.entity_id, p.home_id, p.at, array['total', 'day']))
-     from payer p left join meterbook.member_cap c on c.organization_id = p.entity_id and c.actor_id = p.actor_id),
-    (select jsonb_build_object('outcome', case when admission_terms.workspace is not null
-       and not exists (select from meterbook.workspace w where w.external_id = admission_terms.workspace) then 'unknown_workspace' else 'unattributed' end)))
-$$;
+-- All that a check compares, in one snapshot. `party` as admission_party says; `period` is the payer's running one, where it is resolved.
+declare
+  moment timestamptz := coalesce(admission_terms.at, clock_timestamp());
+  party  record;
+begin
+  select * into party from meterbook.admission_party(admission_terms.actor, admission_terms.workspace, moment);
+  return json_build_object('outcome', party.outcome, 'actor_id', party.actor_id, 'entity_id', party.entity_id, 'actor_blocked', party.actor_blocked,
+    'cap', party.cap::text, 'member_total', party.member_total::text, 'member_held', party.member_held::text,
+    'period', case when party.outcome = 'resolved' then meterbook.period_terms(party.entity_id, party.home_id, moment, breakdowns => false) end);
+end $$;
 
 CREATE FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) RETURNS TABLE(plan text, seats integer, included numeric, refresh_per_day numeric)
     LANGUAGE sql STABLE
@@ -220,26 +246,6 @@ begin
   if payers is not null then
     perform meterbook.open_periods(payers, moment);
   end if;
-end $$;
-
-CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
--- An organization begins to pay for these: whatever subscription of their own has not ended is set to cancel at its period's end, an unpaid
--- one too, and that is noted as our doing (BEHAVIOUR §12).
-declare s record;
-begin
-  for s in
-    select b.id, b.owner_id, meterbook.term_end(b, at) as ends_at
-    from meterbook.actor a
-    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.status not in ('canceled', 'incomplete_expired') and b.ended_at is null
-    where a.id = any (actors) and a.payer_id <> own.id
-    order by b.id for no key update of b
-  loop
-    update meterbook.subscription b set cancel_at_period_end = true, cancelled_by_us = true, ended_at = s.ends_at where b.id = s.id;
-    perform meterbook.tell_cancellation(s.owner_id, s.id, true, at);
-  end loop;
 end $$;
 
 CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) RETURNS boolean
@@ -588,34 +594,33 @@ CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
   select case when field is null then '-' else octet_length(field) || ':' || field end || ','
 $$;
 
-CREATE FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) RETURNS TABLE(outcome text, entity text, entity_id bigint, actor text, workspace text)
+CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
-    SET lock_timeout TO '5s'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
--- Ends a hold: its own row and a line in hold_end, never the gate. Outcome: active (it ended now) | settled | released | expired (it was
--- dead already) | replayed (the same settle again) | conflict (another settle) | unknown.
+-- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
+-- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
 #variable_conflict use_column
-declare h meterbook.hold;
+declare ours text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
 begin
-  select x.* into h from meterbook.hold x where x.hold_key = end_hold.hold_key for update;
-  if not found then return query select 'unknown', null::text, null::bigint, null::text, null::text; return; end if;
-  outcome := case
-    when h.state = 'settled' and how = 'settled' then case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then 'replayed' else 'conflict' end
-    when h.state = 'active' and h.expires_at <= at then 'expired'
-    else h.state end;
-  if h.settle_key is not null and outcome in ('expired', 'released') and how = 'settled' then
-    outcome := case when (h.settle_key, h.settled) is not distinct from (end_hold.settle_key, end_hold.settled) then outcome else 'conflict' end;
-  elsif outcome in ('active', 'expired', 'released') and (how = 'settled' or outcome = 'active') then
-    update meterbook.hold x set state = case when outcome = 'active' then how when outcome = 'expired' then 'expired' else x.state end, ended_at = coalesce(x.ended_at, at),
-      settle_key = end_hold.settle_key, settled = end_hold.settled
-    where x.hold_key = h.hold_key;
-    if h.state = 'active' then
-      insert into meterbook.hold_end (entity_id, amount, hold_key) values (h.entity_id, h.amount, h.hold_key);
-    end if;
-  end if;
-  return query select outcome, e.kind || ':' || coalesce(e.external_id, '#' || e.id), h.entity_id, a.external_id, h.workspace
-    from meterbook.billing_entity e, meterbook.actor a where e.id = h.entity_id and a.id = h.actor_id;
+  return query
+  with asked as materialized (
+    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
+           case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
+                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, end_holds.at) end as outcome
+    from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
+    left join meterbook.hold h on h.hold_key = u.hold_key),
+  changed as (
+    update meterbook.hold x set state = case when a.outcome = 'active' then a.how when a.outcome = 'expired' then 'expired' else x.state end,
+      ended_at = coalesce(x.ended_at, end_holds.at), settle_key = a.settle_key, settled = a.settled
+    from asked a
+    where x.hold_key = a.hold_key and (a.outcome = 'active' or a.outcome in ('expired', 'released') and a.how = 'settled' and x.settle_key is null)),
+  line as (
+    insert into meterbook.hold_end (entity_id, amount, hold_key)
+    select a.entity_id, a.amount, a.hold_key from asked a
+    where a.was = 'active' and (a.outcome = 'active' or a.outcome = 'expired' and a.how = 'settled'))
+  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
 end $$;
 
 CREATE FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) RETURNS void
@@ -636,6 +641,35 @@ begin
   perform meterbook.open_periods(array[the_entity], end_subscriptions.at);
   perform meterbook.settle_payers(affected, end_subscriptions.at);
 end $$;
+
+CREATE TABLE meterbook.hold (
+    hold_key text NOT NULL,
+    entity_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    workspace text,
+    amount numeric NOT NULL,
+    granted_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    ended_at timestamp with time zone,
+    settled numeric,
+    settle_key uuid,
+    CONSTRAINT hold_amount_is_money CHECK (((amount > (0)::numeric) AND (amount < '1000000000000'::numeric))),
+    CONSTRAINT hold_state_is_known CHECK ((state = ANY (ARRAY['active'::text, 'settled'::text, 'released'::text, 'expired'::text])))
+);
+
+CREATE FUNCTION meterbook.ending_of(h meterbook.hold, how text, settle_key uuid, settled numeric, at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- What ending a hold comes to: active (it ends now) | settled | released | expired (it was dead already; its settle is kept) | replayed (the same
+  -- settle again) | conflict (another settle) | unknown.
+  select case
+    when h.hold_key is null then 'unknown'
+    when how = 'settled' and h.settle_key is not null and (h.settle_key, h.settled) is distinct from (ending_of.settle_key, ending_of.settled) then 'conflict'
+    when how = 'settled' and h.state = 'settled' then 'replayed'
+    when h.state = 'active' and h.expires_at <= ending_of.at then 'expired'
+    else h.state end
+$$;
 
 CREATE FUNCTION meterbook.ensure_partitions(months_ahead integer DEFAULT 12, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -711,6 +745,24 @@ CREATE FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) RET
 -- From its commit on, recordings treat the period as closed. A recorder never waits for it.
 begin
   update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
+end $$;
+
+CREATE FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- What figures need of usage_terms, for those who decide often: the total and the days.
+begin
+  return (
+    select json_agg(json_build_array(case when d.whole = 1 then 'total' else 'day' end, coalesce(d.part, ''), '', d.amount::text, d.entries))
+    from (
+      select grouping(t.part) as whole, t.part, sum(t.amount) as amount, sum(t.entries)::bigint as entries
+      from (
+        select r.part, r.amount, r.entries from meterbook.usage_rollup r
+        where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'
+        union all
+        select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
+      group by grouping sets ((), (t.part)) having count(*) > 0) d);
 end $$;
 
 CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
@@ -800,20 +852,6 @@ begin
                    and known.expires_at is not distinct from expires_at then 'replayed' else 'conflict' end;
 end $$;
 
-CREATE FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'meterbook', 'pg_temp'
-    AS $$
--- Under the gate's lock. Gives when it expires; null if the id was taken meanwhile, under another entity's gate.
-declare expires timestamptz := at + ttl;
-begin
-  insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
-  values (grant_hold.hold_key, the_entity, the_actor, grant_hold.workspace, grant_hold.amount, at, expires) on conflict do nothing;
-  if not found then return null; end if;
-  update meterbook.hold_gate g set held = g.held + grant_hold.amount where g.entity_id = the_entity;
-  return expires;
-end $$;
-
 CREATE FUNCTION meterbook.grants_of(the_entity bigint) RETURNS TABLE(id bigint, grant_key text, cents bigint, remaining bigint, source text, priority integer, expires_at timestamp with time zone, granted_at timestamp with time zone, period_id bigint)
     LANGUAGE sql STABLE
     AS $$
@@ -824,13 +862,14 @@ CREATE FUNCTION meterbook.grants_of(the_entity bigint) RETURNS TABLE(id bigint, 
 $$;
 
 CREATE FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) RETURNS numeric
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     AS $$
-  -- Active holds: the gate's count, less those that ended since and those that have run out.
-  select coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+-- Active holds: the gate's count, less those that ended since and those that have run out.
+begin
+  return coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
-       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0)
-$$;
+       - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
+end $$;
 
 CREATE TABLE meterbook.period_clock (
     entity_id bigint NOT NULL,
@@ -880,16 +919,22 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
 $$;
 
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE ROWS 10
+    SET enable_nestloop TO 'on'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  -- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there.
+-- The entries behind a delta whose period was closed before it became visible: each is booked at home, on its own day there. plpgsql, so that
+-- readers, who hardly ever meet one, don't set up a scan of every partition with each of their reads.
+#variable_conflict use_column
+begin
+  return query
   select k.key, k.period_id, home.home_id, case when l.day is not null then meterbook.day_in(l.occurred_at, home.home_starts_at, home.home_ends_at) end, k.amount
   from unnest(keys) u(key)
   join meterbook.event_key k on k.key = u.key
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
-  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > at
-  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open'
-$$;
+  join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
+  join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
 
 CREATE FUNCTION meterbook.lock_fold() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -899,24 +944,25 @@ CREATE FUNCTION meterbook.lock_fold() RETURNS void
   select pg_advisory_xact_lock_shared(5067, 1)
 $$;
 
-CREATE FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) RETURNS void
+CREATE FUNCTION meterbook.lock_gate(the_entity bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  if not found then
+    insert into meterbook.hold_gate (entity_id, held) values (the_entity, 0) on conflict do nothing;
+    perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.lock_hold(hold_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$
--- Locks the entity's gate, and counts it: holds that ended since, holds that ran out. In a statement of its own, so that what is read next is younger.
-declare ran_out numeric;
+-- Waits for whoever is ending this hold.
 begin
-  insert into meterbook.hold_gate (entity_id, held) values (the_entity, 0) on conflict do nothing;
-  perform from meterbook.hold_gate g where g.entity_id = the_entity for update;
-  with over as (
-    update meterbook.hold h set state = 'expired', ended_at = at
-    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= at
-                         for update skip locked)
-    returning h.amount),
-  ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
-  select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
-  update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity and ran_out <> 0;
+  perform from meterbook.hold x where x.hold_key = lock_hold.hold_key for update;
 end $$;
 
 CREATE FUNCTION meterbook.lock_members_of(entities bigint[], joining bigint[] DEFAULT '{}'::bigint[]) RETURNS bigint[]
@@ -1050,6 +1096,43 @@ begin
   where not exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.kind = 'free' and p.starts_at = starts)
   on conflict do nothing;
   return ends;
+end $$;
+
+CREATE FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+-- Locks the entity's gate and counts it: holds that ended since, holds that ran out. Then, in a younger snapshot, all that holds of these parties
+-- are decided by: the running period's terms, each party as admission_party says, the holds that already have one of these ids.
+declare
+  moment  timestamptz;
+  ran_out numeric;
+  home    bigint;
+  said    json;
+begin
+  perform meterbook.lock_gate(the_entity);
+  moment := coalesce(open_gate.at, clock_timestamp());
+  with over as (
+    update meterbook.hold h set state = 'expired', ended_at = moment
+    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
+                         for update skip locked)
+    returning h.amount),
+  ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
+  select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
+  if ran_out <> 0 then
+    update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity;
+  end if;
+  select json_build_object(
+    'period', (select meterbook.period_terms(the_entity, meterbook.home_at(c, moment), moment, breakdowns => false)
+               from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment),
+    'parties', (select json_agg(json_build_object('actor', u.actor, 'workspace', u.workspace, 'outcome', p.outcome, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
+                  'actor_blocked', p.actor_blocked, 'cap', p.cap::text, 'member_total', p.member_total::text, 'member_held', p.member_held::text))
+                from unnest(actors, workspaces) u(actor, workspace) cross join lateral meterbook.admission_party(u.actor, u.workspace, moment) p),
+    'known', (select json_agg(h.hold_key) from meterbook.hold h where h.hold_key = any (hold_keys))) into said;
+  return said;
 end $$;
 
 CREATE FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) RETURNS void
@@ -1227,38 +1310,57 @@ CREATE FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at ti
   where d.entity_id = the_entity and part.booked = the_period
 $$;
 
-CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS jsonb
-    LANGUAGE sql STABLE
+CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean DEFAULT true) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
-  -- where a charge would be sent.
-  select jsonb_build_object(
-    'at', at, 'entity', e.kind || ':' || coalesce(e.external_id, '#' || e.id), 'entity_id', e.id,
+-- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
+-- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time).
+declare
+  p      record;
+  terms  json;
+  grants json;
+begin
+  select q.*, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity, e.kind as entity_kind, s.status, s.included as included_now,
+         s.stripe_customer, s.stripe_subscription into p
+  from meterbook.billing_period q
+  join meterbook.billing_entity e on e.id = q.entity_id
+  left join meterbook.subscription s on s.id = q.subscription_id
+  where q.entity_id = the_entity and q.id = the_period;
+  if not found then return null; end if;
+  if breakdowns then
+    terms := (select json_agg(json_build_array(t.grain,
+                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
+                t.detail, t.amount::text, t.entries))
+              from meterbook.usage_terms(the_entity, the_period, period_terms.at) t);
+  else
+    terms := meterbook.figure_terms(the_entity, the_period, period_terms.at);
+  end if;
+  if exists (select from meterbook.credit_grant g where g.entity_id = the_entity) then
+    grants := (select json_agg(json_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at))
+               from meterbook.grants_of(the_entity) g where g.remaining > 0);
+  end if;
+  return (select json_build_object(
+    'at', period_terms.at, 'entity', p.entity, 'entity_id', the_entity,
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
-    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= at then 'closing' else 'open' end,
-    'terms', (select coalesce(jsonb_agg(jsonb_build_array(t.grain,
-                case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
-                t.detail, t.amount::text, t.entries)), '[]')
-              from meterbook.usage_terms(the_entity, the_period, at, grains) t),
+    'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
+    'terms', terms,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
-    'baseline_days', (select coalesce(jsonb_agg(jsonb_build_array(b.day, b.amount::text)), '[]') from meterbook.period_baseline_day b
+    'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
     'stored', (select l.stored::text from meterbook.entity_limit l where l.entity_id = the_entity),
-    'charged_cents', (select coalesce(sum(c.charged_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'credits_cents', (select coalesce(sum(c.credits_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'written_off_cents', (select coalesce(sum(c.written_off_cents), 0)::bigint from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period),
-    'grants', (select coalesce(jsonb_agg(jsonb_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at)), '[]')
-               from meterbook.grants_of(the_entity) g where g.remaining > 0),
-    'held', meterbook.held_by(the_entity, at)::text,
-    'blocks', (select coalesce(jsonb_agg(distinct b.reason), '[]') from meterbook.entity_block b where b.entity_id = the_entity),
-    'status', s.status, 'included_now', s.included::text, 'stripe_customer', s.stripe_customer, 'stripe_subscription', s.stripe_subscription,
-    'has_owner', not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
-  from meterbook.billing_period p
-  join meterbook.billing_entity e on e.id = p.entity_id
-  left join meterbook.subscription s on s.id = p.subscription_id
-  where p.entity_id = the_entity and p.id = the_period
-$$;
+    'charged_cents', billed.charged, 'credits_cents', billed.credits, 'written_off_cents', billed.written_off,
+    'grants', grants,
+    'held', meterbook.held_by(the_entity, period_terms.at)::text,
+    'blocks', (select json_agg(b.reason) from meterbook.entity_block b where b.entity_id = the_entity),
+    'status', p.status, 'included_now', p.included_now::text, 'stripe_customer', p.stripe_customer, 'stripe_subscription', p.stripe_subscription,
+    'has_owner', p.entity_kind = 'user' or not exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null))
+    from (
+      select coalesce(sum(c.charged_cents), 0)::bigint as charged, coalesce(sum(c.credits_cents), 0)::bigint as credits,
+             coalesce(sum(c.written_off_cents), 0)::bigint as written_off
+      from meterbook.charge c where c.entity_id = the_entity and c.period_id = the_period) billed);
+end $$;
 
 CREATE FUNCTION meterbook.person(external_id text) RETURNS bigint
     LANGUAGE plpgsql
@@ -1367,7 +1469,7 @@ begin
     (s.owner_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status, s.begins_at, s.starts_at, s.ends_at, s.anchor,
      s.interval_months, s.cancel_at_period_end, s.ended_at, s.stripe_customer, s.stripe_subscription, s.updated_at);
 
-  if known.cancelled_by_us and not cancel_at_period_end and s.status not in ('canceled', 'incomplete_expired') then
+  if known.cancelled_by_us and not cancel_at_period_end and s.status in ('active', 'trialing', 'past_due') then
     update meterbook.subscription b set cancel_at_period_end = true, ended_at = meterbook.term_end(s, moment) where b.id = s.id;   -- ours is still to be delivered
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
@@ -1765,12 +1867,36 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
+CREATE FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- While an organization pays for somebody, their own subscription is set to cancel at its period's end, as our doing; when it no longer does, ours
+-- is taken back, never theirs, and what has ended stays ended (BEHAVIOUR §12).
+declare s record;
+begin
+  for s in
+    select b.id, b.owner_id, meterbook.term_end(b, settle_cancellations.at) as ends_at, b.cancel_at_period_end, a.payer_id <> b.owner_id as another_pays
+    from meterbook.actor a
+    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
+    join meterbook.subscription b on b.owner_id = own.id and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > settle_cancellations.at)
+    where a.id = any (actors) and a.payer_id is not null
+      and (case when a.payer_id <> b.owner_id then not b.cancel_at_period_end else b.cancelled_by_us end)
+    order by b.id for no key update of b
+  loop
+    update meterbook.subscription b set cancel_at_period_end = s.another_pays, cancelled_by_us = s.another_pays,
+      ended_at = case when s.another_pays then s.ends_at end
+    where b.id = s.id;
+    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+    values (s.owner_id, 'cancel_at_period_end', 'cancel:' || s.id || ':' || gen_random_uuid(),
+            jsonb_build_object('subscription', s.id, 'cancel_at_period_end', s.another_pays), settle_cancellations.at);
+  end loop;
+end $$;
+
 CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
--- Who pays, and what follows for the own subscriptions: who gets another payer has them set to cancel, who has none to thank for it any more has
--- them back; what follows may move the instant at which the clock decides again. A subscription that somebody takes out while an organization
--- pays is their own doing, and stays.
+-- Who pays, and what follows for the own subscriptions of those whose payer is another now; what follows may move the instant at which the
+-- clock decides again. A subscription that somebody takes out while an organization pays is their own doing, and stays.
 declare
   known   bigint[];
   before  bigint[];
@@ -1780,13 +1906,10 @@ begin
   select array_agg(a.id order by a.id), array_agg(coalesce(a.payer_id, 0) order by a.id) into known, before
   from meterbook.actor a where a.id = any (actors);
   perform meterbook.decide_payers(actors, at);
-  if meterbook.take_back_cancellations(known, at) then
-    perform meterbook.decide_payers(known, at);
-  end if;
   select array_agg(a.id order by a.id) into flipped
   from unnest(known, before) was(id, payer_id) join meterbook.actor a on a.id = was.id where a.payer_id <> was.payer_id;
   if flipped is not null then
-    perform meterbook.begin_cancellations(flipped, at);
+    perform meterbook.settle_cancellations(flipped, at);
     perform meterbook.decide_payers(flipped, at);
   end if;
 end $$;
@@ -1811,41 +1934,6 @@ begin
   while meterbook.months_after(anchor, (n + 1) * months) <= at loop n := n + 1; end loop;
   return n;
 end $$;
-
-CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
--- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
--- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
-declare
-  s     record;
-  taken boolean := false;
-begin
-  for s in
-    select b.id, b.owner_id
-    from meterbook.actor a
-    join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
-    where a.id = any (actors) and not exists (
-      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
-      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
-    order by b.id for no key update of b
-  loop
-    update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
-    perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
-    taken := true;
-  end loop;
-  return taken;
-end $$;
-
-CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) RETURNS void
-    LANGUAGE sql
-    AS $$
-  -- Stripe is told through the outbox (I3).
-  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-  values (owner_id, 'cancel_at_period_end', 'cancel:' || subscription_id || ':' || gen_random_uuid(),
-          jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
-$$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
@@ -1976,6 +2064,27 @@ begin
     where p.entity_id = the_entity and p.id = the_period;
   end if;
   return charge_id;
+end $$;
+
+CREATE FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- Holds that were decided under the gate's lock, and the gate, in one statement. Gives how many were written: fewer, if an id was taken meanwhile
+-- under another entity's gate; then the caller undoes all and decides again. By id, so that two who write the same ids don't deadlock.
+declare written integer;
+begin
+  with fresh as (
+    insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
+    select u.hold_key, the_entity, u.actor_id, u.workspace, u.amount, write_holds.at, write_holds.at + make_interval(secs => u.ttl)
+    from unnest(hold_keys, actor_ids, workspaces, amounts, ttls) u(hold_key, actor_id, workspace, amount, ttl) order by u.hold_key
+    on conflict do nothing returning amount),
+  counted as (
+    update meterbook.hold_gate g set held = g.held + (select sum(f.amount) from fresh f) where g.entity_id = the_entity and exists (select from fresh))
+  select count(*) into written from fresh;
+  return written;
 end $$;
 
 CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) RETURNS meterbook.recorded[]
@@ -2312,22 +2421,6 @@ CREATE TABLE meterbook.entry_metadata (
 );
 
 COMMENT ON TABLE meterbook.entry_metadata IS 'What callers said besides the money. May be pruned; no figure depends on it.';
-
-CREATE TABLE meterbook.hold (
-    hold_key text NOT NULL,
-    entity_id bigint NOT NULL,
-    actor_id bigint NOT NULL,
-    workspace text,
-    amount numeric NOT NULL,
-    granted_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    state text DEFAULT 'active'::text NOT NULL,
-    ended_at timestamp with time zone,
-    settled numeric,
-    settle_key uuid,
-    CONSTRAINT hold_amount_is_money CHECK (((amount > (0)::numeric) AND (amount < '1000000000000'::numeric))),
-    CONSTRAINT hold_state_is_known CHECK ((state = ANY (ARRAY['active'::text, 'settled'::text, 'released'::text, 'expired'::text])))
-);
 
 CREATE TABLE meterbook.hold_end (
     entity_id bigint NOT NULL,
@@ -2895,6 +2988,8 @@ REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.admission_party(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.admission_terms(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
@@ -2922,8 +3017,6 @@ GRANT ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) 
 REVOKE ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_importer;
-
-REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_writer;
@@ -2974,11 +3067,16 @@ GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.end_hold(hold_key text, how text, settle_key uuid, settled numeric, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE meterbook.hold TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.hold TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.ending_of(h meterbook.hold, how text, settle_key uuid, settled numeric, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.ensure_partitions(months_ahead integer, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.ensure_partitions(months_ahead integer, at timestamp with time zone) TO meterbook_writer;
@@ -2999,6 +3097,10 @@ REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM P
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_writer;
@@ -3026,10 +3128,6 @@ REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with
 REVOKE ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) TO meterbook_importer;
-
-REVOKE ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.grant_hold(hold_key text, the_entity bigint, the_actor bigint, workspace text, amount numeric, ttl interval, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.grants_of(the_entity bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.grants_of(the_entity bigint) TO meterbook_reader;
@@ -3061,9 +3159,11 @@ REVOKE ALL ON FUNCTION meterbook.lock_fold() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.lock_gate(the_entity bigint, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.lock_gate(the_entity bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.lock_hold(hold_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_hold(hold_key text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_hold(hold_key text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.lock_members_of(entities bigint[], joining bigint[]) FROM PUBLIC;
 
@@ -3084,6 +3184,10 @@ GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[],
 REVOKE ALL ON FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) FROM PUBLIC;
 
@@ -3109,9 +3213,9 @@ REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 
@@ -3178,6 +3282,8 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.settle_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
@@ -3186,10 +3292,6 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
@@ -3214,6 +3316,10 @@ REVOKE ALL ON FUNCTION meterbook.without_home(deltas tid[], at timestamp with ti
 REVOKE ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) FROM PUBLIC;
 
@@ -3260,9 +3366,6 @@ GRANT SELECT ON TABLE meterbook.entry_correction TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.entry_metadata TO meterbook_reader;
 GRANT SELECT,INSERT ON TABLE meterbook.entry_metadata TO meterbook_importer;
-
-GRANT SELECT ON TABLE meterbook.hold TO meterbook_reader;
-GRANT SELECT ON TABLE meterbook.hold TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.hold_end TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.hold_end TO meterbook_importer;
