@@ -31,7 +31,12 @@ BLOCK_MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer to a check. `used` and `held` are compared, together, with `limit`; unknown (None) where nothing was compared."""
+    """The answer to a check. `used` and `held` are compared, together, with `limit`; unknown (None) where nothing was compared.
+
+    `overshoot`: how far beyond the limit the work that this answer lets begin can end. 0: it may not begin, or its amount is set aside (a
+    hold, settled at no more than was held). None: nothing bounds it. A check reserves nothing, so that it ends beyond the limit by whatever
+    this work and all that was let in beside it cost more than `limit - used - held`.
+    """
 
     allowed: bool
     code: Code
@@ -42,6 +47,7 @@ class Admission:
     held: Decimal | None = None
     limit: Decimal | None = None
     retryable: bool = False
+    overshoot: Decimal | None = ZERO
 
 
 class Party(NamedTuple):
@@ -113,7 +119,7 @@ def _limit_derivation(usage: UsageReport) -> Derivation:
 
 
 def billing_off() -> Admission:
-    return Admission(True, "billing_off", "Billing is off: everything is allowed.", "user", None)  # noqa: FBT003
+    return Admission(True, "billing_off", "Billing is off: everything is allowed.", "user", None, overshoot=None)  # noqa: FBT003
 
 
 def check_failed(why: str) -> Admission:
@@ -147,7 +153,8 @@ def _limited(facts: AdmissionFacts, wanted: Decimal) -> Admission:
     numbers = usage.effective, held, usage.limit
     if _fits(usage.effective, held, wanted, usage.limit):
         left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, held))
-        return Admission(True, "allowed", f"{amount_text(left)} is left.", scope, usage.entity, *numbers)  # noqa: FBT003
+        said, overshoot = f"{amount_text(left)} is left.", ZERO if wanted else None
+        return Admission(True, "allowed", said, scope, usage.entity, *numbers, overshoot=overshoot)  # noqa: FBT003
     aside = f", and {amount_text(held)} is set aside" if held else ""
     used, limit = amount_text(usage.effective), amount_text(usage.limit)
     message = f"{usage.entity} has used {used} of {limit}{aside}{_needs(wanted)}."
