@@ -1,7 +1,7 @@
-"""The published lock order (docs/decisions/0013), observed: another session holds the rows of one table, and who waits for them is looked at.
+"""The published lock order (docs/decisions/0013), observed: another session holds one table's rows, and who waits for them is looked at.
 
-While a verb waits for a row of X, the rows of every other table that can't be locked any more are those that the verb has locked: their tables
-must come before X in the order.
+While a verb waits for a row of X, the rows of every other table that can't be locked any more are those that the verb has locked: their
+tables must come before X in the order.
 """
 
 import asyncio
