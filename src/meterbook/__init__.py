@@ -6,6 +6,7 @@
 from meterbook.book import Book, open
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
+from meterbook.core.breakdown import apportion
 from meterbook.core.derivation import Derivation, as_data, render
 from meterbook.core.entries import Usage
 from meterbook.core.entry_pages import EntryPage, UsageEntry
@@ -37,6 +38,7 @@ __all__ = [
     "Usage",
     "UsageEntry",
     "UsageReport",
+    "apportion",
     "as_data",
     "load_catalog",
     "open",

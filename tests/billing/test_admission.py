@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+import meterbook
 from meterbook import Book
 from meterbook.errors import Denied, MembershipRefused
 from tests.bills import alerts, lump, organization, pays
@@ -115,6 +116,25 @@ async def test_the_number_that_blocks_is_the_number_that_is_shown(book: Book) ->
     assert admission.code == "limit_reached"
     assert (admission.used, admission.held, admission.limit) == (usage.effective, usage.held, usage.limit)
     assert (usage.effective, usage.held, usage.percent) == (Decimal("29.10"), Decimal("0.90"), 97)
+
+
+async def test_an_answer_says_how_far_work_can_overshoot(book: Book, database_url: str) -> None:
+    """A check that allows bounds nothing: None. A denial lets nothing begin, and what is held is settled inside the limit: 0."""
+    await use(book, "u", "3.00")
+    first, second = await book.check("u"), await book.check("u")
+    assert (first.allowed, first.overshoot, second.allowed, second.overshoot) == (True, None, True, None)
+    held = await book.place_hold("u", amount="2.00", hold_id="h")
+    assert held.overshoot == 0
+    denied = await book.check("u")
+    assert (denied.allowed, denied.overshoot) == (False, 0)
+    with pytest.raises(Denied) as refused:
+        await book.place_hold("u", amount="0.01")
+    assert refused.value.admission.overshoot == 0
+    await book.settle("h", amount="2.00", source="workflow", description="m")
+    usage = await book.usage("user:u")
+    assert usage.effective + usage.held == usage.limit
+    async with meterbook.open(database_url, clock=book._clock, billing=False) as unlimited:
+        assert (await unlimited.check("u")).overshoot is None
 
 
 async def test_a_database_that_goes_away_denies(book: Book, database_url: str) -> None:

@@ -1,6 +1,8 @@
 """``usage``, ``entries``, ``explain``, ``verify``, ``compact``: the same figures for a person and a program."""
 
 import json
+import re
+from decimal import Decimal
 
 import pytest
 
@@ -31,6 +33,32 @@ def test_usage_says_the_same_to_a_person_and_to_a_program(three_entries: Program
     assert data["by_source"] == {"copilot": "1.25", "workflow": "0.508"}
     assert "1.7580" in shown
     assert "1.2500" in shown
+
+
+def test_breakdowns_that_are_shown_cut_add_up(meterbook: Program) -> None:
+    """0.001 in three parts, by two people, for three things, on two days: at four places each table adds up to 0.0010; exact in JSON."""
+    third, rest = "0.000333333333", "0.000333333334"
+    lines = [
+        {"actor": actor, "entity": "user:payer", "source": "workflow", "description": what, "amount": amount}
+        | {"event_key": f"{actor} {what}", "occurred_at": f"2026-11-0{day}T12:00:00Z"}
+        for actor, what, amount, day in (("ada", "m1", third, 1), ("bo", "m2", third, 2), ("bo", "m3", rest, 2))
+    ]
+    assert meterbook("record", "-", given="\n".join(map(json.dumps, lines)).encode()).code == 0
+    figures, *breakdowns = tables_of(meterbook("usage", "user:payer").out)
+    assert figures["total"] == "0.0010"
+    assert breakdowns[0] == {"bo": "0.0007", "ada": "0.0003"}
+    assert breakdowns[1] == {"m3  (workflow)": "0.0004", "m1  (workflow)": "0.0003", "m2  (workflow)": "0.0003"}
+    assert list(breakdowns[2].values()) == ["0.0003", "0.0007"]
+    data = meterbook("usage", "user:payer", "--json").data
+    assert sum(Decimal(amount) for amount in data["by_actor"].values()) == Decimal(data["total"]) == Decimal("0.001")
+    assert {day["amount"] for day in data["by_day"]} == {third, "0.000666666667"}
+
+
+def tables_of(shown: str) -> list[dict[str, str]]:
+    """The first two columns of each table, without its head."""
+    tables = shown.split("---\n")[1:]
+    rows = [re.findall(r"^ *(\S.*?) {2,}(-?[\d.,]+)\b", table, re.MULTILINE) for table in tables]
+    return [dict(each) for each in rows]
 
 
 def test_entries_are_read_page_by_page(three_entries: Program) -> None:

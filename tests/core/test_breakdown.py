@@ -50,6 +50,11 @@ def test_other_places_than_cents() -> None:
     assert shown({"a": "0.0000015", "b": "0.0000005"}, 6) == {"a": "0.000002", "b": "0.000000"}
 
 
+def test_days_are_ordered_as_days() -> None:
+    """A tie between day 9 and day 10 goes to day 9."""
+    assert apportion({10: Decimal("0.005"), 9: Decimal("0.005")}) == {10: Decimal("0.00"), 9: Decimal("0.01")}
+
+
 @given(st.dictionaries(st.text(max_size=3), signed, max_size=12), st.integers(0, 6))
 def test_a_breakdown_adds_up_to_its_sum_cut(amounts: dict[str, Decimal], places: int) -> None:
     """Whatever the amounts: exact sum, cut; and each within one unit of its own, unchanged if it needed no cut."""

@@ -17,7 +17,7 @@ from meterbook.core.entries import check_text
 from meterbook.core.holding import HoldTerms
 from meterbook.core.ledgers import HoldState
 from meterbook.core.plans import Catalog
-from meterbook.errors import AttributionUnavailable, Denied, KeyConflict, LedgerUnavailable, MeterbookError, Unavailable
+from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
 from meterbook.operations.attribute_usage import ATTEMPTS_MAX, resolve_attribution
 from meterbook.operations.hold_spend import GateBusy, HoldAnswer, HoldIdTaken, check_hold, find_same_hold, hold_spends
 from meterbook.operations.settle_hold import (
@@ -36,8 +36,8 @@ from meterbook.postgres import holds
 HOLD_TTL_S = 600
 HOLDS_PER_LIST_MAX = 1000
 PAYERS_REMEMBERED_MAX = 10_000
-END_LANES = 2
-"""While one group of endings is being committed, the next is at work; a hold's endings stay in one lane, in their order."""
+ENDINGS = 0
+"""The one lane of all endings: larger groups are worth more than the next group's work during this one's commit (see ADR 0014)."""
 NOBODYS_FAULT = (LedgerUnavailable, GateBusy)
 """What fails all of a group alike: its calls need not each find it out."""
 
@@ -49,7 +49,7 @@ class HoldingCalls(LedgerAccess):
         self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
     ) -> None:
         super().__init__(pool, catalog, clock, engine, billing=billing)
-        self._holding: Lanes[HoldTerms, HoldAnswer] = Lanes(self._hold_group)
+        self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}
 
@@ -137,36 +137,32 @@ class HoldingCalls(LedgerAccess):
         for _ in range(ATTEMPTS_MAX):
             entity_id = self._payers.get(wanted.party)
             if entity_id is None:
-                answer = await self._find_payer(wanted)
-            else:
-                answer = await self._holding.submit(entity_id, wanted)
-            if isinstance(answer, HoldState):
-                return answer
-            if isinstance(answer, Denied | KeyConflict):
-                raise answer
-            if entity_id is not None:
-                self._payers.pop(wanted.party, None)
+                async with self._pool.connection() as conn:
+                    known = await find_same_hold(conn, wanted, self._at())
+                    if known is not None:
+                        return known
+                    entity_id = await self._find_payer(conn, wanted)
+            hold = await self._holding.submit(entity_id, wanted)
+            if hold is not None:
+                return hold
+            if self._payers.get(wanted.party) == entity_id:
+                del self._payers[wanted.party]
         raise AttributionUnavailable
 
-    async def _find_payer(self, wanted: HoldTerms) -> HoldAnswer:
-        """The hold that has the id, or a look at who pays, remembered for the next attempt."""
-        async with self._pool.connection() as conn:
-            known = await find_same_hold(conn, wanted, self._at())
-            if known is not None:
-                return known
-            attribute = self._attribute_on(conn)
-            payer = await resolve_attribution(conn, attribute, wanted.actor, wanted.workspace, self._at())
+    async def _find_payer(self, conn: AsyncConnection[Any], wanted: HoldTerms) -> int:
+        attribute = self._attribute_on(conn)
+        payer = await resolve_attribution(conn, attribute, wanted.actor, wanted.workspace, self._at())
         if len(self._payers) >= PAYERS_REMEMBERED_MAX:
             self._payers.clear()
         self._payers[wanted.party] = payer.entity_id
-        return await self._holding.submit(payer.entity_id, wanted)
+        return payer.entity_id
 
-    async def _hold_group(self, entity_id: int, group: Sequence[HoldTerms]) -> list[HoldAnswer | MeterbookError]:
+    async def _hold_group(self, entity_id: int, group: Sequence[HoldTerms]) -> Sequence[HoldAnswer | MeterbookError]:
         """Together; what fails for a group may be one call's fault, so that each is decided alone then."""
         for _ in range(ATTEMPTS_MAX):
             try:
                 async with self._pool.connection() as conn, conn.transaction():
-                    return [*await hold_spends(conn, entity_id, group, self._catalog, self._at())]
+                    return await hold_spends(conn, entity_id, group, self._catalog, self._at())
             except HoldIdTaken:
                 continue
             except MeterbookError as error:
@@ -177,7 +173,7 @@ class HoldingCalls(LedgerAccess):
 
     async def _end(self, ending: Ending) -> Ended:
         """In a commit shared with other callers, whom no wait of this one holds up: for it, it goes alone."""
-        answer = await self._ending.submit(_lane_of(ending.hold_id), ending)
+        answer = await self._ending.submit(ENDINGS, ending)
         if answer is not None:
             return answer
         async with self._pool.connection() as own, own.transaction():
@@ -214,10 +210,6 @@ class HoldingCalls(LedgerAccess):
     async def _try_together(self, endings: Sequence[Ending]) -> list[Ended | MeterbookError]:
         async with self._pool.connection() as conn, conn.transaction():
             return await end_holds(conn, endings, self._catalog.currency, self._at(), GROUP_KEY_WAIT_MS)
-
-
-def _lane_of(hold_id: str) -> int:
-    return hash(hold_id) % END_LANES
 
 
 class Hold:

@@ -16,6 +16,7 @@ from meterbook.cli.billing import told
 from meterbook.cli.command import DEFAULT_HOME
 from meterbook.cli.reading import parts_table, usage_data
 from meterbook.cli.screen import amount_shown, bar, cents_shown, is_plain, table
+from meterbook.core.breakdown import apportion
 from meterbook.core.derivation import Derivation, abridged, amount_text, render
 from meterbook.core.ledgers import OutboxRow
 from meterbook.core.money import EXACT, ZERO
@@ -160,8 +161,9 @@ def _payers(on: Console, reports: Sequence[UsageReport]) -> Table:
 
 def _chart(on: Console, days: Mapping[date, Decimal]) -> Table:
     made = table(on, "When", "amount", "", numbers=["amount"])
-    most = max(days.values(), default=ZERO)
-    for day, amount in days.items():
+    shown = apportion(days, 2)
+    most = max(shown.values(), default=ZERO)
+    for day, amount in shown.items():
         made.add_row(f"{day:%a %d %b}", amount_shown(amount, 2), bar(amount, most, CHART_WIDTH, plain=is_plain(on)))
     return made
 

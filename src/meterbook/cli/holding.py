@@ -40,7 +40,7 @@ async def hold(
     async with open_book(session) as book:
         state = await book.place_hold(user, amount=amount, hold_id=hold_id, ttl_s=ttl, workspace=workspace)
     if session.json:
-        print(json_text({"hold": state, "overshoot": "0.00"}))
+        print(json_text({"hold": state, "overshoot": state.overshoot}))
     else:
         until = time_shown(state.expires_at)
         console().print(f"{state.state} {amount_text(state.amount)}  {state.entity}, until {until} UTC  id {state.id}")

@@ -20,7 +20,9 @@ from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport
 
 NO_CAP = "none"
-OVERSHOOT = "Work that is running already may go beyond it; what was set aside by `meterbook hold` can't."
+OVERSHOOT = (
+    "Nothing is set aside by a check: how far work may go beyond the limit is not bounded. `meterbook hold` bounds it."
+)
 
 app = typer.Typer()
 
@@ -178,7 +180,7 @@ def _show_admission(admission: Admission) -> None:
         of = "cap" if admission.scope == "member" else "limit"
         numbers = f"used {amount_text(admission.used)}, held {amount_text(admission.held)}"
         on.print(f"{admission.entity} pays; {numbers}, {of} {amount_text(admission.limit)}")
-    if admission.allowed:
+    if admission.overshoot is None:
         on.print(OVERSHOOT)
 
 

@@ -235,10 +235,10 @@ def _gathered(parts: Mapping[str, Decimal]) -> dict[str, Decimal]:
 def days_table(on: Console, period: Period, by_day: Mapping[int, Decimal]) -> Table:
     """Each day on which something was used. Days are 24 hours from the period's start."""
     made = table(on, "day", "amount", "", numbers=["amount"])
-    shown = apportion({str(day): amount for day, amount in by_day.items()}, AMOUNT_PLACES)
+    shown = apportion(by_day, AMOUNT_PLACES)
     most = max(shown.values(), default=Decimal(0))
     for day, amount in shown.items():
-        begins = period.starts_at.astimezone(UTC) + timedelta(days=int(day))
+        begins = period.starts_at.astimezone(UTC) + timedelta(days=day)
         made.add_row(f"{begins:%a %Y-%m-%d}", amount_shown(amount), bar(amount, most, BAR_WIDTH, plain=is_plain(on)))
     return made
 

@@ -31,7 +31,12 @@ BLOCK_MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer to a check. `used` and `held` are compared, together, with `limit`; unknown (None) where nothing was compared."""
+    """The answer to a check. `used` and `held` are compared, together, with `limit`; unknown (None) where nothing was compared.
+
+    `overshoot`: how far beyond the limit the work that this answer lets begin can end. 0: it may not begin, or its amount is set aside (a
+    hold, settled at no more than was held). None: nothing bounds it. A check reserves nothing, so that it ends beyond the limit by whatever
+    this work and all that was let in beside it cost more than `limit - used - held`.
+    """
 
     allowed: bool
     code: Code
@@ -42,6 +47,7 @@ class Admission:
     held: Decimal | None = None
     limit: Decimal | None = None
     retryable: bool = False
+    overshoot: Decimal | None = ZERO
 
 
 class Party(NamedTuple):
@@ -113,7 +119,7 @@ def _limit_derivation(usage: UsageReport) -> Derivation:
 
 
 def billing_off() -> Admission:
-    return Admission(True, "billing_off", "Billing is off: everything is allowed.", "user", None)  # noqa: FBT003
+    return Admission(True, "billing_off", "Billing is off: everything is allowed.", "user", None, overshoot=None)  # noqa: FBT003
 
 
 def check_failed(why: str) -> Admission:
@@ -147,13 +153,15 @@ def _limited(facts: AdmissionFacts, wanted: Decimal) -> Admission:
     numbers = usage.effective, held, usage.limit
     if _fits(usage.effective, held, wanted, usage.limit):
         left = EXACT.subtract(usage.limit, EXACT.add(usage.effective, held))
+        overshoot = ZERO if wanted else None
         if facts.party.cap is not None:
             own = EXACT.subtract(facts.party.cap, EXACT.add(facts.party.member_total, facts.member_held))
             if own < left:
-                message = f"{amount_text(own)} is left of what your organization lets you use."
+                said = f"{amount_text(own)} is left of what your organization lets you use."
                 capped = facts.party.member_total, facts.member_held, facts.party.cap
-                return Admission(True, "allowed", message, "member", usage.entity, *capped)  # noqa: FBT003
-        return Admission(True, "allowed", f"{amount_text(left)} is left.", scope, usage.entity, *numbers)  # noqa: FBT003
+                return Admission(True, "allowed", said, "member", usage.entity, *capped, overshoot=overshoot)  # noqa: FBT003
+        said = f"{amount_text(left)} is left."
+        return Admission(True, "allowed", said, scope, usage.entity, *numbers, overshoot=overshoot)  # noqa: FBT003
     aside = f", and {amount_text(held)} is set aside" if held else ""
     used, limit = amount_text(usage.effective), amount_text(usage.limit)
     message = f"{usage.entity} has used {used} of {limit}{aside}{_needs(wanted)}."

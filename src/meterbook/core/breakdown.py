@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from functools import reduce
+from typing import TypeVar
 
 from meterbook.core.money import EXACT, ZERO
 
+Name = TypeVar("Name", str, int, date, tuple[str, str])
 
-def apportion(amounts: Mapping[str, Decimal], places: int = 2) -> dict[str, Decimal]:
+
+def apportion(amounts: Mapping[Name, Decimal], places: int = 2) -> dict[Name, Decimal]:
     """The amounts at `places`, in their order, adding up to their exact sum cut (towards zero) at `places`.
 
     By largest remainder: each is first taken down to the unit below it, negative ones too, and the units

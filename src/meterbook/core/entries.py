@@ -156,6 +156,12 @@ def _entry(one: _Checked, key: str, currency: str) -> Entry:
     )  # fmt: skip
 
 
+def acted_by(entry: Entry, actor: str, currency: str) -> Entry:
+    """The same entry, with its fingerprint, of somebody who became known after it was checked."""
+    print_ = of_fingerprint(actor, entry.category, entry.source, entry.description, entry.amount, currency)
+    return entry._replace(actor=actor, fingerprint=print_)
+
+
 def _keyed(checked: Sequence[_Checked]) -> Iterator[tuple[_Checked, str]]:
     """Entries of equal identity are numbered in order of amount, zeros included: their order in the call doesn't matter."""
     alike: dict[tuple[str | None, ...], list[_Checked]] = defaultdict(list)

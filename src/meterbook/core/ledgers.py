@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from meterbook.core.money import ZERO
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -67,6 +69,11 @@ class HoldState:
     state: Literal["active", "settled", "released", "expired"]
     ended_at: datetime | None
     settled: Decimal | None
+
+    @property
+    def overshoot(self) -> Decimal:
+        """How far beyond the limit the work can end: not at all while it is settled at no more than was held, within its time."""
+        return ZERO
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class UsageReport:
 
     `total` is the baseline and all that was recorded, `effective` what limits and charges know of it. The breakdowns are of the recorded;
     `by_day` counts 24-hour buckets from the period's start and has the baseline's days, `by_description` is keyed by (source, description).
+    All are exact and add up as they are; where they are shown with fewer places, `meterbook.apportion` makes them add up there.
     """
 
     facts: PeriodFacts

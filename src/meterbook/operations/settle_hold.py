@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from psycopg import AsyncConnection
 
-from meterbook.core.entries import Entry, Usage, check_amount, check_entries, check_text
+from meterbook.core.entries import Entry, Usage, acted_by, check_entries, check_text
 from meterbook.core.event_keys import of_event_key
 from meterbook.core.money import ZERO
 from meterbook.core.recorded import Answer, Recorded
@@ -45,11 +45,10 @@ class Settlement:
 
 
 class Ending(NamedTuple):
-    """What was checked of a settle, or of a release: then there is no `settlement`."""
+    """A settle or a release, checked. `entry`: of a settle with a cost, but for who acted and who pays, which the hold says."""
 
     said: EndingSaid
-    settlement: Settlement | None
-    event_key: str
+    entry: Entry | None
 
     @property
     def hold_id(self) -> str:
@@ -63,17 +62,27 @@ Ended = Settled | bool
 def check_settle(hold_id: str, said: Settlement, currency: str) -> Ending:
     """Raises `InvalidUsage`: what was said is looked at before it shares a transaction with others."""
     check_text("hold_id", hold_id)
-    amount = check_amount(said.amount)
     event_key = said.event_key or f"hold:{hold_id}"
-    ending = Ending(EndingSaid(hold_id, "settled", of_event_key(event_key), amount), said, event_key)
-    _entry(EndedHold("active", 0, ERASED, None), ending, currency)
-    return ending
+    usage = Usage(
+        ERASED,
+        said.source,
+        said.description,
+        said.amount,
+        category=said.category,
+        event_key=event_key,
+        execution=said.execution,
+        occurred_at=said.occurred_at,
+    )
+    entries = check_entries([usage], currency)
+    entry = entries[0] if entries else None
+    key, amount = (entry.key, entry.amount) if entry else (of_event_key(event_key), ZERO)
+    return Ending(EndingSaid(hold_id, "settled", key, amount), entry)
 
 
 def check_release(hold_id: str) -> Ending:
     """Raises `InvalidUsage`."""
     check_text("hold_id", hold_id)
-    return Ending(EndingSaid(hold_id, "released", None, None), None, "")
+    return Ending(EndingSaid(hold_id, "released", None, None), None)
 
 
 async def end_hold(
@@ -145,7 +154,7 @@ NOTHING = Recorded(0, 0, ZERO, ())
 
 
 def _ended(ended: EndedHold, ending: Ending, written: Recorded) -> Ended:
-    if ending.settlement is None:
+    if ending.said.how == "released":
         return ended.outcome == "active"
     return Settled(ended.outcome if ended.outcome in ("expired", "released") else "settled", written)  # type: ignore[arg-type]
 
@@ -159,18 +168,7 @@ def _refusal(ended: EndedHold, ending: Ending) -> MeterbookError | None:
 
 
 def _entry(ended: EndedHold, ending: Ending, currency: str) -> Entry | None:
-    said = ending.settlement
-    if said is None or not ending.said.settled:
-        return None
-    usage = Usage(
-        ended.actor or ERASED,
-        said.source,
-        said.description,
-        ending.said.settled,
-        category=said.category,
-        event_key=ending.event_key,
-        execution=said.execution,
-        occurred_at=said.occurred_at,
-    )
-    (entry,) = check_entries([usage], currency)
-    return entry._replace(payer_id=ended.entity_id, workspace=ended.workspace)
+    entry = ending.entry
+    if entry is not None and ended.actor is not None:
+        entry = acted_by(entry, ended.actor, currency)
+    return None if entry is None else entry._replace(payer_id=ended.entity_id, workspace=ended.workspace)

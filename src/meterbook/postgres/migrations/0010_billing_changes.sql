@@ -128,6 +128,8 @@ begin
   end if;
   select e.external_id, e.id into its_organization, organization_id from meterbook.member m join meterbook.billing_entity e on e.id = m.organization_id
   where m.actor_id = the_actor and m.left_at is null;
+  perform from meterbook.billing_entity e where e.id in (the_entity, organization_id) order by e.id for no key update;
+  perform from meterbook.member m where m.actor_id = the_actor and m.left_at is null for no key update;
   perform meterbook.lock_members_of(array_remove(array[the_entity, organization_id], null));
   if its_organization is not null then
     perform meterbook.remove_member(its_organization, delete_user.person, moment);
@@ -145,6 +147,9 @@ declare
   the_entity bigint := meterbook.existing_organization(delete_organization.organization);
   affected   bigint[];
 begin
+  perform from meterbook.billing_entity e where e.id = the_entity for no key update;
+  perform from meterbook.organization o where o.entity_id = the_entity for update;
+  perform from meterbook.member m where m.organization_id = the_entity and m.left_at is null order by m.id for no key update;
   affected := meterbook.lock_members_of(array[the_entity]);
   update meterbook.member m set left_at = greatest(moment, m.joined_at) where m.organization_id = the_entity and m.left_at is null;
   delete from meterbook.organization o where o.entity_id = the_entity;

@@ -33,7 +33,8 @@ class BillingCalls(HoldingCalls):
     def check(self, actor: str, *, workspace: str | None = None) -> Admission:
         """May this work begin? Never raises for what could not be determined: then it denies, and says that a retry may help.
 
-        Two checks at once may both be allowed; a `hold` can't overshoot.
+        It reserves nothing: two at once may both be allowed, and `overshoot` says that nothing bounds what they cost together (None). Work
+        that was held can't overshoot (0).
         """
         if not self._billing:
             return billing_off()

@@ -17,13 +17,13 @@ from meterbook.core.ledgers import HoldState
 from meterbook.core.money import parse_above_zero
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import report
-from meterbook.errors import AttributionUnavailable, Denied, InProgress, InvalidUsage, KeyConflict, Problem, Unavailable
+from meterbook.errors import Denied, InProgress, InvalidUsage, KeyConflict, Problem, Unavailable
 from meterbook.sync.postgres import holds
 
 TTL_S_MAX = 7 * 24 * 3600
 
-HoldAnswer = HoldState | Denied | KeyConflict | AttributionUnavailable
-"""`AttributionUnavailable`: another entity pays, or it is not known who: attribute, and ask again."""
+HoldAnswer = HoldState | Denied | KeyConflict | None
+"""None: another entity pays, or it is not known who: attribute, and ask again at its gate."""
 
 
 class GateBusy(Unavailable):
@@ -68,13 +68,16 @@ def _answer(wanted: HoldTerms, decision: Decision, states: dict[str, HoldState])
     if isinstance(decision, Denied):
         return decision
     known = states.get(wanted.hold_id)
-    return AttributionUnavailable() if known is None else same_hold(known, wanted)
-
-
-def find_same_hold(conn: Connection[Any], wanted: HoldTerms, at: datetime | None) -> HoldState | KeyConflict | None:
-    """The hold of that id, if there is one."""
-    known = (holds.list_holds_by_id(conn, [wanted.hold_id], at)).get(wanted.hold_id)
     return None if known is None else same_hold(known, wanted)
+
+
+def find_same_hold(conn: Connection[Any], wanted: HoldTerms, at: datetime | None) -> HoldState | None:
+    """The hold of that id, if there is one. Raises `KeyConflict`."""
+    known = (holds.list_holds_by_id(conn, [wanted.hold_id], at)).get(wanted.hold_id)
+    same = None if known is None else same_hold(known, wanted)
+    if isinstance(same, KeyConflict):
+        raise same
+    return same
 
 
 def check_hold(amount: object, hold_id: object, ttl_s: object) -> Decimal:
