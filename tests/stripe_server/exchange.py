@@ -68,9 +68,20 @@ class Exchange:
     crashes: list[BaseException] = field(default_factory=list)
     """Defects of this server; it raises them when it is closed."""
     lock: threading.RLock = field(default_factory=threading.RLock)
+    busy: int = 0
+    """Requests that are being answered."""
     _requests: int = 0
 
     def answer(self, asked: Asked) -> Outcome:
+        with self.lock:
+            self.busy += 1
+        try:
+            return self._outcome(asked)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+    def _outcome(self, asked: Asked) -> Outcome:
         with self.lock:
             fault = self.script.meeting(asked.method, asked.path)
             kind = fault.kind if fault else None
@@ -120,6 +131,7 @@ class Exchange:
         """From here on the answer is kept under the key, whatever it is."""
         kind = fault.kind if fault else None
         if fault and kind == "late":
+            fault.arrived.set()
             fault.released.wait(LATE_MAX_S)
         if kind == "error_500_before":
             return _broken(asked, request_id)

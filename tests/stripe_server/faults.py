@@ -64,7 +64,7 @@ class Fault:
     released: threading.Event = field(default_factory=threading.Event)
     """Set by the test to let a `late` call go on."""
     arrived: threading.Event = field(default_factory=threading.Event)
-    """Set when a call has met the fault."""
+    """Set when a call has met the fault; a `late` one: when it has begun, and holds its key."""
 
     def meets(self, method: str, path: str) -> bool:
         """Counts the call if it fits, and says whether it is one of those that fail."""
@@ -97,5 +97,6 @@ class Script:
         met = [fault for fault in self.faults if fault.meets(method, path)]
         if not met:
             return None
-        met[0].arrived.set()
+        if met[0].kind != "late":
+            met[0].arrived.set()
         return met[0]

@@ -39,7 +39,7 @@ class Keys:
     _calls: dict[str, _Call] = field(default_factory=dict)
 
     def begin(self, key: str, path: str, params: dict[str, Any], now: int, request_id: str) -> Answer | None:
-        """The answer that was given before, or None: the call is new, and to be finished or forgotten."""
+        """The answer that was given before, or None: the call is new, and to be finished."""
         if len(key) > KEY_LENGTH_MAX:
             raise Refused(400, "invalid_request_error", f"Idempotency keys may have up to {KEY_LENGTH_MAX} characters.")
         call = self._calls.get(key)
@@ -55,10 +55,6 @@ class Keys:
 
     def finish(self, key: str, answer: Answer) -> None:
         self._calls[key].answer = answer
-
-    def forget(self, key: str) -> None:
-        """The call did not begin to execute after all."""
-        self._calls.pop(key, None)
 
 
 def _check_same(key: str, call: _Call, path: str, params: dict[str, Any]) -> None:

@@ -180,6 +180,8 @@ def parse_query(query: str) -> Callable[[Thing], bool]:
         if joint:
             joints.add(joint[1].upper())
             rest = rest[joint.end() :]
+    if not clauses:
+        raise invalid("A search query needs at least one clause.", param="query")
     if len(joints) > 1:
         raise invalid("A search query can't join clauses by both AND and OR.", param="query")
     combine: Callable[[Iterable[bool]], bool] = any if joints == {"OR"} else all

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -21,13 +22,13 @@ from stripe import RequestsClient, StripeClient
 from tests.stripe_server import clocks, payments
 from tests.stripe_server.cards import DECLINED, GOOD, Card
 from tests.stripe_server.deliveries import Delivery, Post, delivery_of
-from tests.stripe_server.exchange import Asked, Exchange, Logged, Outcome
+from tests.stripe_server.exchange import LATE_MAX_S, Asked, Exchange, Logged, Outcome
 from tests.stripe_server.faults import Fault, Kind, Script
 from tests.stripe_server.version import API_VERSION
 from tests.stripe_server.world import Thing, World
 
 API_KEY = "sk_test_meterbook"
-POLL_S = 0.05
+POLL_S = 0.01
 STATUS_PHRASES = {402: "Request Failed", 429: "Too Many Requests"}
 
 
@@ -125,6 +126,12 @@ class StripeServer:
         """All objects of a kind, oldest first."""
         with self._exchange.lock:
             return list(self.world.of(kind))
+
+    def wait_until_idle(self) -> None:
+        """Until nothing is being answered any more, also to clients that have gone."""
+        deadline = time.monotonic() + LATE_MAX_S
+        while self._exchange.busy and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def _deliver(self) -> None:
         with self._exchange.lock:
