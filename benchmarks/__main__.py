@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from benchmarks import bulk, compaction, importing, latency, overload, reading, soak, writing
+from benchmarks import bulk, compaction, deciding, holding, importing, latency, overload, reading, soak, writing
 from benchmarks.machine import describe_load, describe_machine
 from benchmarks.measuring import Figure
 from benchmarks.options import Options
@@ -21,6 +21,8 @@ GROUPS: dict[str, Callable[[Server, Options], Awaitable[list[Figure]]]] = {
     "importing": importing.measure,
     "reading": reading.measure,
     "compaction": compaction.measure,
+    "deciding": deciding.measure,
+    "holding": holding.measure,
     "overload": overload.measure,
     "soak": soak.measure,
 }

@@ -16,7 +16,7 @@ from benchmarks.options import Options
 from benchmarks.reading import SQL as READING
 from benchmarks.server import Server
 
-SIZES = (1_000, 1_000_000)
+SIZES = (1_000, 100_000)
 SIZES_QUICK = (100, 1_000)
 ENTRIES_PER_CALL = 10_000
 CHECKS = 400

@@ -12,7 +12,7 @@ from meterbook.core.ledgers import Billed, Charge, CreditAccount, MemberCap, Out
 from meterbook.errors import Unavailable
 from meterbook.operations import delete_customer
 from meterbook.operations.attribute_usage import Parties
-from meterbook.operations.bill_threshold import bill_threshold
+from meterbook.operations.bill_threshold import bill_threshold, lock_running_period
 from meterbook.operations.check_admission import check_admission, read_admission
 from meterbook.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
 from meterbook.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
@@ -121,7 +121,8 @@ class BillingCalls(HoldingCalls):
             entity_id = await self._entity_id(conn, entity)
             await self._attribute_on(conn)(Parties(entities=(entity,)))
             async with conn.transaction():
-                return await bill_threshold(conn, entity_id, self._catalog, self._at())
+                usage = await lock_running_period(conn, entity_id, self._catalog, self._at())
+                return await bill_threshold(conn, usage, self._catalog)
 
     async def charges(self, entity: str, period: str | int | None = None) -> list[Charge]:
         """Oldest first; of "current", "last", a period's id, or of all."""

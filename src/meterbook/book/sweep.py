@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
 from meterbook.errors import LedgerUnavailable, MeterbookError
-from meterbook.operations.bill_threshold import bill_threshold, claim_alerts
+from meterbook.operations.bill_threshold import bill_threshold, claim_alerts, lock_running_period
 from meterbook.operations.close_period import Outcome, fence_period, seal_period
 from meterbook.postgres import billing
 
@@ -131,8 +131,9 @@ async def look_at_moved(
         for entity_id, moves in moved:
             with failures.kept(f"entity {entity_id} could not be looked at"):
                 async with conn.transaction():
-                    bill = await bill_threshold(conn, entity_id, catalog, at)
-                    told = await claim_alerts(conn, entity_id, catalog, at)
+                    usage = await lock_running_period(conn, entity_id, catalog, at)
+                    bill = await bill_threshold(conn, usage, catalog)
+                    told = await claim_alerts(conn, usage)
                     settled = bill.reason in SETTLED_REASONS
                     await billing.forget_moved(conn, entity_id, moves if settled else moves[:-1])
                 alerts += told

@@ -10,29 +10,32 @@ from meterbook.core.charges import threshold_bill
 from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
-from meterbook.operations.read_usage import read_report
+from meterbook.core.usage_report import UsageReport, report
 from meterbook.postgres import billing
 
 
-async def bill_threshold(conn: AsyncConnection[Any], entity_id: int, catalog: Catalog, at: datetime | None) -> Billed:
-    """In the connection's transaction, at READ COMMITTED: under the period's lock twenty at once make one charge."""
-    period_id = await billing.find_home(conn, entity_id, at)
-    if period_id is None:
+async def lock_running_period(
+    conn: AsyncConnection[Any], entity_id: int, catalog: Catalog, at: datetime | None
+) -> UsageReport | None:
+    """In the connection's transaction, at READ COMMITTED: whoever bills it comes by here, one at a time. None: the clock has passed it."""
+    facts = (await billing.lock_and_read_period(conn, entity_id, None, at)).facts
+    return None if facts is None else report(facts, catalog.plan(facts.period.plan))
+
+
+async def bill_threshold(conn: AsyncConnection[Any], usage: UsageReport | None, catalog: Catalog) -> Billed:
+    """Of a period that lock_running_period gave: twenty at once make one charge."""
+    if usage is None:
         return Billed(0, 0, "period_not_open")
-    await billing.lock_period(conn, entity_id, period_id)
-    usage = await read_report(conn, entity_id, period_id, catalog, at)
     bill = threshold_bill(usage, catalog, usage.facts.at)
     if not bill.is_empty:
         await billing.write_bill(conn, usage.facts, "threshold", bill, usage.overage)
     return Billed(bill.charged_cents, bill.credits_cents, bill.reason)
 
 
-async def claim_alerts(conn: AsyncConnection[Any], entity_id: int, catalog: Catalog, at: datetime | None) -> bool:
-    """Tells once about 80 % and 100 % of the limit; below 70 % both are armed again. True if this call told."""
-    period_id = await billing.find_home(conn, entity_id, at)
-    if period_id is None:
+async def claim_alerts(conn: AsyncConnection[Any], usage: UsageReport | None) -> bool:
+    """Tells once about 80 % and 100 % of the limit; below 70 % both are armed again. True if this call told. A charge changes neither."""
+    if usage is None:
         return False
-    usage = await read_report(conn, entity_id, period_id, catalog, at)
     marks = marks_reached(usage.effective, usage.limit)
     if marks:
         payload = {"entity": usage.entity, "used": amount_text(usage.effective), "limit": amount_text(usage.limit)}

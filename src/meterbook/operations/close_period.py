@@ -11,9 +11,9 @@ from psycopg import AsyncConnection
 from meterbook.core.charges import final_bill
 from meterbook.core.give_back import given_back_at_close
 from meterbook.core.plans import Catalog
-from meterbook.core.usage_report import UsageReport
-from meterbook.operations.read_usage import read_report
+from meterbook.core.usage_report import UsageReport, report
 from meterbook.postgres import billing
+from meterbook.postgres.billing import LockedPeriod
 
 Outcome = Literal["fenced", "closed", "deferred", "nothing_to_do"]
 """`nothing_to_do`: somebody closed it meanwhile, or its end was moved."""
@@ -25,9 +25,9 @@ async def fence_period(
     conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
     """The first transaction: `fenced`, or `deferred`, and somebody is told once."""
-    state = await billing.lock_period(conn, entity_id, period_id)
-    usage = await read_report(conn, entity_id, period_id, catalog, at)
-    if state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
+    locked = await billing.lock_and_read_period(conn, entity_id, period_id, at)
+    usage = _report(locked, catalog)
+    if usage is None or locked.state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
         return "nothing_to_do"
     bill = final_bill(usage, catalog)
     if bill.reason is not None:
@@ -41,12 +41,10 @@ async def seal_period(
     conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
     """The second, at READ COMMITTED: `closed`, or `deferred` after all, and it takes entries again."""
-    await billing.lock_fold(conn)
-    state = await billing.lock_period(conn, entity_id, period_id)
-    if state != "sealing":
+    locked = await billing.lock_and_fold_period(conn, entity_id, period_id, at)
+    usage = _report(locked, catalog)
+    if usage is None:
         return "nothing_to_do"
-    await billing.fold_period(conn, entity_id, period_id)
-    usage = await read_report(conn, entity_id, period_id, catalog, at)
     bill = final_bill(usage, catalog)
     if bill.reason is not None:
         await billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
@@ -54,15 +52,18 @@ async def seal_period(
     if not bill.is_empty:
         await billing.write_bill(conn, usage.facts, "final", bill, usage.overage)
     final_cents = bill.charged_cents + bill.credits_cents
-    await _seal(conn, usage, await _give_back(conn, usage, catalog, final_cents))
+    cents = given_back_at_close(usage, catalog.plan(usage.period.plan), locked.corrections, final_cents)
+    await _seal(conn, usage, await _give_back(conn, usage, cents))
     return "closed"
 
 
-async def _give_back(conn: AsyncConnection[Any], usage: UsageReport, catalog: Catalog, final_cents: int) -> int:
+def _report(locked: LockedPeriod, catalog: Catalog) -> UsageReport | None:
+    return None if locked.facts is None else report(locked.facts, catalog.plan(locked.facts.period.plan))
+
+
+async def _give_back(conn: AsyncConnection[Any], usage: UsageReport, cents: int) -> int:
     """What negative corrections took out of what was already billed comes back as credit, once."""
     facts = usage.facts
-    corrections = await billing.list_corrections(conn, facts.entity_id, facts.period.id)
-    cents = given_back_at_close(usage, catalog.plan(facts.period.plan), corrections, final_cents)
     if cents:
         await billing.grant_credit(
             conn,

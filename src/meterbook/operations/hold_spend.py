@@ -40,7 +40,7 @@ async def hold_spends(
 
     Raises `GateBusy`, `HoldIdTaken`, `InProgress` (an id that somebody is writing for another entity); then nothing may be committed.
     """
-    gate = await _open_gate(conn, entity_id, asked, at)
+    gate = await _lock_gate(conn, entity_id, asked, at)
     decisions: list[Decision] = [None] * len(asked)
     if gate.period is not None:
         usage = report(gate.period, catalog.plan(gate.period.period.plan))
@@ -53,12 +53,12 @@ async def hold_spends(
     return [_answer(wanted, decision, states) for wanted, decision in zip(asked, decisions, strict=True)]
 
 
-async def _open_gate(
+async def _lock_gate(
     conn: AsyncConnection[Any], entity_id: int, asked: Sequence[HoldTerms], at: datetime | None
-) -> holds.OpenGate:
+) -> holds.LockedGate:
     parties = list({wanted.party: None for wanted in asked})
     try:
-        return await holds.open_gate(conn, entity_id, parties, [wanted.hold_id for wanted in asked], at)
+        return await holds.lock_and_read_gate(conn, entity_id, parties, [wanted.hold_id for wanted in asked], at)
     except InProgress as error:
         raise GateBusy from error
 

@@ -11,7 +11,7 @@ from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
 from meterbook.errors import AttributionUnavailable, UnknownEntity, UnknownPeriod
 from meterbook.operations.attribute_usage import ATTEMPTS_MAX, Attribute, Parties
-from meterbook.postgres import billing, reading
+from meterbook.postgres import reading
 
 
 async def read_usage(
@@ -52,11 +52,3 @@ async def _open_periods(conn: AsyncConnection[Any], entity: str, attribute: Attr
     await attribute(Parties(entities=(entity,)))
     if not await reading.entity_exists(conn, entity):
         raise UnknownEntity(f"{entity} is not known: call put_organization first")
-
-
-async def read_report(
-    conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
-) -> UsageReport:
-    """The figures of a known period, for those who decide under its lock."""
-    facts = await billing.read_period(conn, entity_id, period_id, at)
-    return report(facts, catalog.plan(facts.period.plan))

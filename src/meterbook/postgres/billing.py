@@ -51,19 +51,46 @@ async def find_entity(conn: AsyncConnection[Any], entity: str) -> int | None:
     return found
 
 
-async def find_home(conn: AsyncConnection[Any], entity_id: int, at: datetime | None) -> int | None:
-    found: int | None = await _scalar(conn, "find_home", {"entity_id": entity_id, "at": at})
-    return found
-
-
 async def lock_period(conn: AsyncConnection[Any], entity_id: int, period_id: int) -> str:
     """The period's row, then the entity's grants; gives the state that the row has."""
     state: str = await _scalar(conn, "lock_period", {"entity_id": entity_id, "period_id": period_id})
     return state
 
 
-async def lock_fold(conn: AsyncConnection[Any]) -> None:
-    await _scalar(conn, "lock_fold", {})
+class LockedPeriod(NamedTuple):
+    """A period under its lock: the state of its row, and what is known of it; `corrections` of one that is being sealed."""
+
+    state: str | None
+    facts: PeriodFacts | None
+    corrections: tuple[CorrectedDay, ...] = ()
+
+
+async def lock_and_read_period(
+    conn: AsyncConnection[Any], entity_id: int, period_id: int | None, at: datetime | None
+) -> LockedPeriod:
+    """Of the period, or of the running one; without a running one neither state nor facts."""
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
+    return _locked(await _scalar(conn, "lock_and_read_period", arguments))
+
+
+async def lock_and_fold_period(
+    conn: AsyncConnection[Any], entity_id: int, period_id: int, at: datetime | None
+) -> LockedPeriod:
+    """Under the fold's lock too, its deltas folded; facts only if its state is `sealing`."""
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
+    return _locked(await _scalar(conn, "lock_and_fold_period", arguments))
+
+
+def _locked(said: Mapping[str, Any]) -> LockedPeriod:
+    period = said.get("period")
+    return LockedPeriod(
+        said["state"],
+        None if period is None else facts_of(period),
+        tuple(
+            CorrectedDay(day, here, Decimal(amount), Decimal(negative))
+            for day, here, amount, negative in said.get("corrections") or ()
+        ),
+    )
 
 
 async def write_bill(conn: AsyncConnection[Any], facts: PeriodFacts, kind: str, bill: Bill, overage: Decimal) -> None:
@@ -120,10 +147,6 @@ async def unfence_period(
     conn: AsyncConnection[Any], entity_id: int, period_id: int, reason: str, at: datetime | None
 ) -> None:
     await _scalar(conn, "unfence_period", {"entity_id": entity_id, "period_id": period_id, "reason": reason, "at": at})
-
-
-async def fold_period(conn: AsyncConnection[Any], entity_id: int, period_id: int) -> None:
-    await _scalar(conn, "fold_period", {"entity_id": entity_id, "period_id": period_id})
 
 
 async def seal_period(conn: AsyncConnection[Any], arguments: Mapping[str, Any]) -> None:

@@ -12,15 +12,14 @@ select true
 -- name: find_entity
 select meterbook.entity_id_of(%(entity)s)
 
--- name: find_home
--- The period that an entity's entries of now go to.
-select meterbook.home_at(c, coalesce(%(at)s::timestamptz, clock_timestamp())) from meterbook.period_clock c where c.entity_id = %(entity_id)s and c.due_at > coalesce(%(at)s::timestamptz, clock_timestamp())
-
 -- name: lock_period
 select meterbook.lock_period(%(entity_id)s, %(period_id)s)
 
--- name: lock_fold
-select meterbook.lock_fold()
+-- name: lock_and_read_period
+select meterbook.lock_and_read_period(%(entity_id)s::bigint, %(period_id)s::bigint, %(at)s::timestamptz)
+
+-- name: lock_and_fold_period
+select meterbook.lock_and_fold_period(%(entity_id)s::bigint, %(period_id)s::bigint, %(at)s::timestamptz)
 
 -- name: write_charge
 select meterbook.write_charge(%(entity_id)s, %(period_id)s, %(kind)s, %(charged)s, %(credits)s, %(written_off)s, %(overage)s::numeric,
@@ -35,9 +34,6 @@ select meterbook.fence_period(%(entity_id)s, %(period_id)s)
 
 -- name: unfence_period
 select meterbook.unfence_period(%(entity_id)s, %(period_id)s, %(reason)s, coalesce(%(at)s::timestamptz, clock_timestamp()))
-
--- name: fold_period
-select meterbook.fold_period(%(entity_id)s, %(period_id)s)
 
 -- name: seal_period
 select meterbook.seal_period(%(entity_id)s, %(period_id)s, %(baseline)s::numeric, %(refresh)s::numeric, %(effective)s::numeric, %(overage)s::numeric,

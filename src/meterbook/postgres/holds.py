@@ -29,7 +29,7 @@ async def _scalar(conn: AsyncConnection[Any], statement: str, arguments: Mapping
 
 
 @dataclass(frozen=True, slots=True)
-class OpenGate:
+class LockedGate:
     """Under an entity's gate: its running period (None: the clock has passed it), the parties who ask, which ids are taken."""
 
     period: PeriodFacts | None
@@ -37,13 +37,13 @@ class OpenGate:
     taken: frozenset[str]
 
 
-async def open_gate(
+async def lock_and_read_gate(
     conn: AsyncConnection[Any],
     entity_id: int,
     parties: Sequence[tuple[str, str | None]],
     hold_keys: Sequence[str],
     at: datetime | None,
-) -> OpenGate:
+) -> LockedGate:
     """Locks the gate until the transaction ends; what it gives is younger than every hold granted before."""
     arguments = {
         "entity_id": entity_id,
@@ -52,8 +52,8 @@ async def open_gate(
         "hold_keys": text_array(hold_keys),
         "at": at,
     }
-    said = await _scalar(conn, "open_gate", arguments)
-    return OpenGate(
+    said = await _scalar(conn, "lock_and_read_gate", arguments)
+    return LockedGate(
         None if said["period"] is None else facts_of(said["period"]),
         {(one["actor"], one["workspace"]): party_of(one) for one in said["parties"] or ()},
         frozenset(said["known"] or ()),

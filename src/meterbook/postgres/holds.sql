@@ -1,5 +1,5 @@
--- name: open_gate
-select meterbook.open_gate(%(entity_id)s::bigint, %(actors)s::text[], %(workspaces)s::text[], %(hold_keys)s::text[], %(at)s::timestamptz)
+-- name: lock_and_read_gate
+select meterbook.lock_and_read_gate(%(entity_id)s::bigint, %(actors)s::text[], %(workspaces)s::text[], %(hold_keys)s::text[], %(at)s::timestamptz)
 
 -- name: find_holds
 -- Holds as they stand at this moment: one that has run out is expired, whether or not somebody has noticed.

@@ -832,10 +832,10 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'meterbook', 'pg_temp'
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
--- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late. Under lock_fold.
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
 begin
   perform meterbook.fold_deltas(array(select d.ctid from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period), null, 1000);
 end $$;
@@ -964,6 +964,80 @@ begin
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
   join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
+
+CREATE FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+-- Of a fenced period all that a seal is decided by: under lock_fold, then lock_period, its visible deltas folded, its terms, its corrections by day. In
+-- a statement each, so that every one is younger than the locks before it. Of a period in another state that state alone.
+declare
+  moment timestamptz := coalesce(lock_and_fold_period.at, clock_timestamp());
+  state  text;
+  said   json;
+begin
+  perform meterbook.lock_fold();
+  state := meterbook.lock_period(the_entity, the_period);
+  if state = 'sealing' then
+    perform meterbook.fold_period(the_entity, the_period);
+    select json_build_object('state', state, 'period', meterbook.period_terms(the_entity, the_period, moment, breakdowns => false),
+      'corrections', (select json_agg(json_build_array(c.day, c.booked_here, c.amount::text, coalesce(c.negative, 0)::text))
+                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null)) into said;
+  end if;
+  return coalesce(said, json_build_object('state', state));
+end $$;
+
+CREATE FUNCTION meterbook.lock_and_read_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+-- Locks the entity's gate and counts it: holds that ended since, holds that ran out. Then, in a younger snapshot, all that holds of these parties
+-- are decided by: the running period's terms, each party as admission_party says, the holds that already have one of these ids.
+declare
+  moment  timestamptz;
+  ran_out numeric;
+  home    bigint;
+  said    json;
+begin
+  perform meterbook.lock_gate(the_entity);
+  moment := coalesce(lock_and_read_gate.at, clock_timestamp());
+  with over as (
+    update meterbook.hold h set state = 'expired', ended_at = moment
+    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
+                         for update skip locked)
+    returning h.amount),
+  ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
+  select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
+  if ran_out <> 0 then
+    update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity;
+  end if;
+  select json_build_object(
+    'period', (select meterbook.period_terms(the_entity, meterbook.home_at(c, moment), moment, breakdowns => false)
+               from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment),
+    'parties', (select json_agg(json_build_object('actor', u.actor, 'workspace', u.workspace, 'outcome', p.outcome, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
+                  'actor_blocked', p.actor_blocked, 'cap', p.cap::text, 'member_total', p.member_total::text, 'member_held', p.member_held::text))
+                from unnest(actors, workspaces) u(actor, workspace) cross join lateral meterbook.admission_party(u.actor, u.workspace, moment) p),
+    'known', (select json_agg(h.hold_key) from meterbook.hold h where h.hold_key = any (hold_keys))) into said;
+  return said;
+end $$;
+
+CREATE FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+-- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
+declare
+  moment timestamptz := coalesce(lock_and_read_period.at, clock_timestamp());
+  wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
+  state  text := meterbook.lock_period(the_entity, wanted);
+begin
+  return json_build_object('state', state, 'period', meterbook.period_terms(the_entity, wanted, moment, breakdowns => false));
 end $$;
 
 CREATE FUNCTION meterbook.lock_fold() RETURNS void
@@ -1127,43 +1201,6 @@ begin
   where not exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.kind = 'free' and p.starts_at = starts)
   on conflict do nothing;
   return ends;
-end $$;
-
-CREATE FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'meterbook', 'pg_temp'
-    SET lock_timeout TO '5s'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET jit TO 'off'
-    AS $$
--- Locks the entity's gate and counts it: holds that ended since, holds that ran out. Then, in a younger snapshot, all that holds of these parties
--- are decided by: the running period's terms, each party as admission_party says, the holds that already have one of these ids.
-declare
-  moment  timestamptz;
-  ran_out numeric;
-  home    bigint;
-  said    json;
-begin
-  perform meterbook.lock_gate(the_entity);
-  moment := coalesce(open_gate.at, clock_timestamp());
-  with over as (
-    update meterbook.hold h set state = 'expired', ended_at = moment
-    where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
-                         for update skip locked)
-    returning h.amount),
-  ended as (delete from meterbook.hold_end n where n.entity_id = the_entity returning n.amount)
-  select coalesce((select sum(amount) from over), 0) + coalesce((select sum(amount) from ended), 0) into ran_out;
-  if ran_out <> 0 then
-    update meterbook.hold_gate g set held = g.held - ran_out where g.entity_id = the_entity;
-  end if;
-  select json_build_object(
-    'period', (select meterbook.period_terms(the_entity, meterbook.home_at(c, moment), moment, breakdowns => false)
-               from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment),
-    'parties', (select json_agg(json_build_object('actor', u.actor, 'workspace', u.workspace, 'outcome', p.outcome, 'actor_id', p.actor_id, 'entity_id', p.entity_id,
-                  'actor_blocked', p.actor_blocked, 'cap', p.cap::text, 'member_total', p.member_total::text, 'member_held', p.member_held::text))
-                from unnest(actors, workspaces) u(actor, workspace) cross join lateral meterbook.admission_party(u.actor, u.workspace, moment) p),
-    'known', (select json_agg(h.hold_key) from meterbook.hold h where h.hold_key = any (hold_keys))) into said;
-  return said;
 end $$;
 
 CREATE FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) RETURNS void
@@ -3226,8 +3263,6 @@ GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.fold_deltas(picked tid[], moment timestamp with time zone, descriptions_max integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_writer;
@@ -3267,9 +3302,19 @@ REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at t
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_and_read_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_and_read_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_and_read_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.lock_fold() FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.lock_fold() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.lock_gate(the_entity bigint) FROM PUBLIC;
 
@@ -3296,10 +3341,6 @@ GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[],
 REVOKE ALL ON FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) FROM PUBLIC;
 

@@ -150,7 +150,7 @@ end $$;
 
 -- -------------------------------------------------------------------------------------------------------------------------- holds
 
-create function meterbook.open_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamptz default null) returns json
+create function meterbook.lock_and_read_gate(the_entity bigint, actors text[], workspaces text[], hold_keys text[], at timestamptz default null) returns json
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' set plan_cache_mode = force_generic_plan set jit = off as $$
 -- Locks the entity's gate and counts it: holds that ended since, holds that ran out. Then, in a younger snapshot, all that holds of these parties
 -- are decided by: the running period's terms, each party as admission_party says, the holds that already have one of these ids.
@@ -161,7 +161,7 @@ declare
   said    json;
 begin
   perform meterbook.lock_gate(the_entity);
-  moment := coalesce(open_gate.at, clock_timestamp());
+  moment := coalesce(lock_and_read_gate.at, clock_timestamp());
   with over as (
     update meterbook.hold h set state = 'expired', ended_at = moment
     where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
@@ -268,6 +268,37 @@ begin
   return found_state;
 end $$;
 
+create function meterbook.lock_and_read_period(the_entity bigint, the_period bigint default null, at timestamptz default null) returns json
+language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
+-- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
+declare
+  moment timestamptz := coalesce(lock_and_read_period.at, clock_timestamp());
+  wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
+  state  text := meterbook.lock_period(the_entity, wanted);
+begin
+  return json_build_object('state', state, 'period', meterbook.period_terms(the_entity, wanted, moment, breakdowns => false));
+end $$;
+
+create function meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamptz default null) returns json
+language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
+-- Of a fenced period all that a seal is decided by: under lock_fold, then lock_period, its visible deltas folded, its terms, its corrections by day. In
+-- a statement each, so that every one is younger than the locks before it. Of a period in another state that state alone.
+declare
+  moment timestamptz := coalesce(lock_and_fold_period.at, clock_timestamp());
+  state  text;
+  said   json;
+begin
+  perform meterbook.lock_fold();
+  state := meterbook.lock_period(the_entity, the_period);
+  if state = 'sealing' then
+    perform meterbook.fold_period(the_entity, the_period);
+    select json_build_object('state', state, 'period', meterbook.period_terms(the_entity, the_period, moment, breakdowns => false),
+      'corrections', (select json_agg(json_build_array(c.day, c.booked_here, c.amount::text, coalesce(c.negative, 0)::text))
+                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null)) into said;
+  end if;
+  return coalesce(said, json_build_object('state', state));
+end $$;
+
 create function meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric,
                                        grant_ids bigint[], grant_cents bigint[], at timestamptz) returns bigint
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
@@ -338,8 +369,8 @@ begin
 end $$;
 
 create function meterbook.fold_period(the_entity bigint, the_period bigint) returns void
-language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late. Under lock_fold.
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+-- Sealed means consumed: the period's visible deltas go into its rollups now; one that becomes visible later is late.
 begin
   perform meterbook.fold_deltas(array(select d.ctid from meterbook.usage_delta d where d.entity_id = the_entity and d.period_id = the_period), null, 1000);
 end $$;
@@ -429,8 +460,9 @@ $$;
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
 revoke all on all functions in schema meterbook from public;
 grant execute on function
-  meterbook.admission_terms, meterbook.open_gate, meterbook.write_holds, meterbook.lock_hold, meterbook.end_holds, meterbook.lock_period, meterbook.write_charge,
-  meterbook.grant_credit, meterbook.fence_period, meterbook.lock_fold, meterbook.unfence_period, meterbook.fold_period, meterbook.seal_period
+  meterbook.admission_terms, meterbook.lock_and_read_gate, meterbook.write_holds, meterbook.lock_hold, meterbook.end_holds, meterbook.lock_period, meterbook.lock_and_read_period,
+  meterbook.lock_and_fold_period, meterbook.write_charge,
+  meterbook.grant_credit, meterbook.fence_period, meterbook.unfence_period, meterbook.seal_period
   to meterbook_writer, meterbook_importer;
 grant execute on function meterbook.period_terms, meterbook.figure_terms, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of
   to meterbook_reader, meterbook_importer;

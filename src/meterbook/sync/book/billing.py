@@ -13,7 +13,7 @@ from meterbook.sync.book.holding import HoldingCalls
 from meterbook.sync.book.sweep import Closed, Failures, close_due, look_at_moved, pass_clocks
 from meterbook.sync.operations import delete_customer
 from meterbook.sync.operations.attribute_usage import Parties
-from meterbook.sync.operations.bill_threshold import bill_threshold
+from meterbook.sync.operations.bill_threshold import bill_threshold, lock_running_period
 from meterbook.sync.operations.check_admission import check_admission, read_admission
 from meterbook.sync.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
 from meterbook.sync.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
@@ -120,7 +120,8 @@ class BillingCalls(HoldingCalls):
             entity_id = self._entity_id(conn, entity)
             self._attribute_on(conn)(Parties(entities=(entity,)))
             with conn.transaction():
-                return bill_threshold(conn, entity_id, self._catalog, self._at())
+                usage = lock_running_period(conn, entity_id, self._catalog, self._at())
+                return bill_threshold(conn, usage, self._catalog)
 
     def charges(self, entity: str, period: str | int | None = None) -> list[Charge]:
         """Oldest first; of "current", "last", a period's id, or of all."""

@@ -15,7 +15,7 @@ from psycopg import Connection
 from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
 from meterbook.errors import LedgerUnavailable, MeterbookError
-from meterbook.sync.operations.bill_threshold import bill_threshold, claim_alerts
+from meterbook.sync.operations.bill_threshold import bill_threshold, claim_alerts, lock_running_period
 from meterbook.sync.operations.close_period import Outcome, fence_period, seal_period
 from meterbook.sync.postgres import billing
 
@@ -130,8 +130,9 @@ def look_at_moved(conn: Connection[Any], catalog: Catalog, at: datetime | None, 
         for entity_id, moves in moved:
             with failures.kept(f"entity {entity_id} could not be looked at"):
                 with conn.transaction():
-                    bill = bill_threshold(conn, entity_id, catalog, at)
-                    told = claim_alerts(conn, entity_id, catalog, at)
+                    usage = lock_running_period(conn, entity_id, catalog, at)
+                    bill = bill_threshold(conn, usage, catalog)
+                    told = claim_alerts(conn, usage)
                     settled = bill.reason in SETTLED_REASONS
                     billing.forget_moved(conn, entity_id, moves if settled else moves[:-1])
                 alerts += told

@@ -12,9 +12,9 @@ from psycopg import Connection
 from meterbook.core.charges import final_bill
 from meterbook.core.give_back import given_back_at_close
 from meterbook.core.plans import Catalog
-from meterbook.core.usage_report import UsageReport
-from meterbook.sync.operations.read_usage import read_report
+from meterbook.core.usage_report import UsageReport, report
 from meterbook.sync.postgres import billing
+from meterbook.sync.postgres.billing import LockedPeriod
 
 Outcome = Literal["fenced", "closed", "deferred", "nothing_to_do"]
 """`nothing_to_do`: somebody closed it meanwhile, or its end was moved."""
@@ -26,9 +26,9 @@ def fence_period(
     conn: Connection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
     """The first transaction: `fenced`, or `deferred`, and somebody is told once."""
-    state = billing.lock_period(conn, entity_id, period_id)
-    usage = read_report(conn, entity_id, period_id, catalog, at)
-    if state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
+    locked = billing.lock_and_read_period(conn, entity_id, period_id, at)
+    usage = _report(locked, catalog)
+    if usage is None or locked.state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
         return "nothing_to_do"
     bill = final_bill(usage, catalog)
     if bill.reason is not None:
@@ -42,12 +42,10 @@ def seal_period(
     conn: Connection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
     """The second, at READ COMMITTED: `closed`, or `deferred` after all, and it takes entries again."""
-    billing.lock_fold(conn)
-    state = billing.lock_period(conn, entity_id, period_id)
-    if state != "sealing":
+    locked = billing.lock_and_fold_period(conn, entity_id, period_id, at)
+    usage = _report(locked, catalog)
+    if usage is None:
         return "nothing_to_do"
-    billing.fold_period(conn, entity_id, period_id)
-    usage = read_report(conn, entity_id, period_id, catalog, at)
     bill = final_bill(usage, catalog)
     if bill.reason is not None:
         billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
@@ -55,15 +53,18 @@ def seal_period(
     if not bill.is_empty:
         billing.write_bill(conn, usage.facts, "final", bill, usage.overage)
     final_cents = bill.charged_cents + bill.credits_cents
-    _seal(conn, usage, _give_back(conn, usage, catalog, final_cents))
+    cents = given_back_at_close(usage, catalog.plan(usage.period.plan), locked.corrections, final_cents)
+    _seal(conn, usage, _give_back(conn, usage, cents))
     return "closed"
 
 
-def _give_back(conn: Connection[Any], usage: UsageReport, catalog: Catalog, final_cents: int) -> int:
+def _report(locked: LockedPeriod, catalog: Catalog) -> UsageReport | None:
+    return None if locked.facts is None else report(locked.facts, catalog.plan(locked.facts.period.plan))
+
+
+def _give_back(conn: Connection[Any], usage: UsageReport, cents: int) -> int:
     """What negative corrections took out of what was already billed comes back as credit, once."""
     facts = usage.facts
-    corrections = billing.list_corrections(conn, facts.entity_id, facts.period.id)
-    cents = given_back_at_close(usage, catalog.plan(facts.period.plan), corrections, final_cents)
     if cents:
         billing.grant_credit(
             conn,

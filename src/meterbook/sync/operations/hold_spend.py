@@ -41,7 +41,7 @@ def hold_spends(
 
     Raises `GateBusy`, `HoldIdTaken`, `InProgress` (an id that somebody is writing for another entity); then nothing may be committed.
     """
-    gate = _open_gate(conn, entity_id, asked, at)
+    gate = _lock_gate(conn, entity_id, asked, at)
     decisions: list[Decision] = [None] * len(asked)
     if gate.period is not None:
         usage = report(gate.period, catalog.plan(gate.period.period.plan))
@@ -54,12 +54,12 @@ def hold_spends(
     return [_answer(wanted, decision, states) for wanted, decision in zip(asked, decisions, strict=True)]
 
 
-def _open_gate(
+def _lock_gate(
     conn: Connection[Any], entity_id: int, asked: Sequence[HoldTerms], at: datetime | None
-) -> holds.OpenGate:
+) -> holds.LockedGate:
     parties = list({wanted.party: None for wanted in asked})
     try:
-        return holds.open_gate(conn, entity_id, parties, [wanted.hold_id for wanted in asked], at)
+        return holds.lock_and_read_gate(conn, entity_id, parties, [wanted.hold_id for wanted in asked], at)
     except InProgress as error:
         raise GateBusy from error
 

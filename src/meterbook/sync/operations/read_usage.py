@@ -12,7 +12,7 @@ from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
 from meterbook.errors import AttributionUnavailable, UnknownEntity, UnknownPeriod
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, Attribute, Parties
-from meterbook.sync.postgres import billing, reading
+from meterbook.sync.postgres import reading
 
 
 def read_usage(
@@ -51,11 +51,3 @@ def _open_periods(conn: Connection[Any], entity: str, attribute: Attribute) -> N
     attribute(Parties(entities=(entity,)))
     if not reading.entity_exists(conn, entity):
         raise UnknownEntity(f"{entity} is not known: call put_organization first")
-
-
-def read_report(
-    conn: Connection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
-) -> UsageReport:
-    """The figures of a known period, for those who decide under its lock."""
-    facts = billing.read_period(conn, entity_id, period_id, at)
-    return report(facts, catalog.plan(facts.period.plan))

@@ -50,19 +50,44 @@ def find_entity(conn: Connection[Any], entity: str) -> int | None:
     return found
 
 
-def find_home(conn: Connection[Any], entity_id: int, at: datetime | None) -> int | None:
-    found: int | None = _scalar(conn, "find_home", {"entity_id": entity_id, "at": at})
-    return found
-
-
 def lock_period(conn: Connection[Any], entity_id: int, period_id: int) -> str:
     """The period's row, then the entity's grants; gives the state that the row has."""
     state: str = _scalar(conn, "lock_period", {"entity_id": entity_id, "period_id": period_id})
     return state
 
 
-def lock_fold(conn: Connection[Any]) -> None:
-    _scalar(conn, "lock_fold", {})
+class LockedPeriod(NamedTuple):
+    """A period under its lock: the state of its row, and what is known of it; `corrections` of one that is being sealed."""
+
+    state: str | None
+    facts: PeriodFacts | None
+    corrections: tuple[CorrectedDay, ...] = ()
+
+
+def lock_and_read_period(
+    conn: Connection[Any], entity_id: int, period_id: int | None, at: datetime | None
+) -> LockedPeriod:
+    """Of the period, or of the running one; without a running one neither state nor facts."""
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
+    return _locked(_scalar(conn, "lock_and_read_period", arguments))
+
+
+def lock_and_fold_period(conn: Connection[Any], entity_id: int, period_id: int, at: datetime | None) -> LockedPeriod:
+    """Under the fold's lock too, its deltas folded; facts only if its state is `sealing`."""
+    arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
+    return _locked(_scalar(conn, "lock_and_fold_period", arguments))
+
+
+def _locked(said: Mapping[str, Any]) -> LockedPeriod:
+    period = said.get("period")
+    return LockedPeriod(
+        said["state"],
+        None if period is None else facts_of(period),
+        tuple(
+            CorrectedDay(day, here, Decimal(amount), Decimal(negative))
+            for day, here, amount, negative in said.get("corrections") or ()
+        ),
+    )
 
 
 def write_bill(conn: Connection[Any], facts: PeriodFacts, kind: str, bill: Bill, overage: Decimal) -> None:
@@ -117,10 +142,6 @@ def fence_period(conn: Connection[Any], entity_id: int, period_id: int) -> None:
 
 def unfence_period(conn: Connection[Any], entity_id: int, period_id: int, reason: str, at: datetime | None) -> None:
     _scalar(conn, "unfence_period", {"entity_id": entity_id, "period_id": period_id, "reason": reason, "at": at})
-
-
-def fold_period(conn: Connection[Any], entity_id: int, period_id: int) -> None:
-    _scalar(conn, "fold_period", {"entity_id": entity_id, "period_id": period_id})
 
 
 def seal_period(conn: Connection[Any], arguments: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ def _scalar(conn: Connection[Any], statement: str, arguments: Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
-class OpenGate:
+class LockedGate:
     """Under an entity's gate: its running period (None: the clock has passed it), the parties who ask, which ids are taken."""
 
     period: PeriodFacts | None
@@ -38,13 +38,13 @@ class OpenGate:
     taken: frozenset[str]
 
 
-def open_gate(
+def lock_and_read_gate(
     conn: Connection[Any],
     entity_id: int,
     parties: Sequence[tuple[str, str | None]],
     hold_keys: Sequence[str],
     at: datetime | None,
-) -> OpenGate:
+) -> LockedGate:
     """Locks the gate until the transaction ends; what it gives is younger than every hold granted before."""
     arguments = {
         "entity_id": entity_id,
@@ -53,8 +53,8 @@ def open_gate(
         "hold_keys": text_array(hold_keys),
         "at": at,
     }
-    said = _scalar(conn, "open_gate", arguments)
-    return OpenGate(
+    said = _scalar(conn, "lock_and_read_gate", arguments)
+    return LockedGate(
         None if said["period"] is None else facts_of(said["period"]),
         {(one["actor"], one["workspace"]): party_of(one) for one in said["parties"] or ()},
         frozenset(said["known"] or ()),
