@@ -1,7 +1,6 @@
 """The promised calls: names, arguments, answers and errors of the Python face."""
 
 import asyncio
-import dataclasses
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -64,7 +63,7 @@ async def test_a_reply_says_what_became_of_the_call(book: Book) -> None:
         ("replayed", Decimal(5)),
     ]
     assert reply.amount == 12
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         reply.amount = Decimal(0)  # type: ignore[misc]
 
 
