@@ -199,7 +199,7 @@ def test_the_exact_edges_are_taken(said: dict[str, Any]) -> None:
 
 SAID = st.one_of(
     st.sampled_from(
-        ["u", "model", "gpu", "", "x" * 128, "x" * 129, "x" * 513, "é", "a\0", "\ud800", Source.COPILOT, 7]
+        ["u", "model", "gpu", "", "x" * 128, "x" * 129, "x" * 513, "é", "a\0", "\ud800", "#7", Source.COPILOT, 7]
     ),
     st.text(max_size=4),
     st.none(),

@@ -209,7 +209,8 @@ def _is_ordinary_time(occurred_at: datetime) -> bool:
 
 @lru_cache(ACTORS_REMEMBERED_MAX)
 def _actor_field(actor: str) -> str | None:
-    return ascii_field(actor) if _is_ordinary(actor, ID_LENGTH_MAX) else None
+    """None also for `#7`, which is how an actor that was erased is shown."""
+    return ascii_field(actor) if _is_ordinary(actor, ID_LENGTH_MAX) and actor[0] != "#" else None
 
 
 @lru_cache(WORK_REMEMBERED_MAX)
