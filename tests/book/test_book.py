@@ -1,7 +1,6 @@
 """The promised calls: names, arguments, answers and errors of the Python face."""
 
 import asyncio
-import dataclasses
 import inspect
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,7 @@ async def test_a_reply_says_what_became_of_the_call(book: Book) -> None:
         ("replayed", Decimal(5)),
     ]
     assert reply.amount == 12
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         reply.amount = Decimal(0)  # type: ignore[misc]
 
 

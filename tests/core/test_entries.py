@@ -8,9 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meterbook.core.attribution import Attribution
 from meterbook.core.entries import Entry, Usage, check_each_entry, check_entries
+from meterbook.core.event_keys import plain
 from meterbook.errors import InvalidUsage
 from tests.ledger import problems_of
 
@@ -26,6 +29,14 @@ TEXTS = {
     "execution": 255,
     "source_reference": 255,
 }
+
+
+class Ruled(Usage):
+    """A usage that is not one of the ordinary: every rule is applied to it, one by one."""
+
+
+class Source(StrEnum):
+    COPILOT = "copilot"
 
 
 def checked(*said: Any) -> list[Entry]:
@@ -186,6 +197,43 @@ def test_the_exact_edges_are_taken(said: dict[str, Any]) -> None:
     assert len(checked(GOOD | said)) == 1
 
 
+SAID = st.one_of(
+    st.sampled_from(
+        ["u", "model", "gpu", "", "x" * 128, "x" * 129, "x" * 513, "é", "a\0", "\ud800", "#7", Source.COPILOT, 7]
+    ),
+    st.text(max_size=4),
+    st.none(),
+)
+AMOUNTS = st.one_of(
+    st.sampled_from(["0", "0.00", "1.10", "007", ".5", "1.", "1e3", "+1", "-1", "1\n", "\u0661", 5, 0.5, True, None]),
+    st.decimals(allow_nan=True, allow_infinity=True),
+    st.decimals(min_value=0, max_value=10**12, places=13),
+    st.from_regex(r"[0-9]{1,13}(\.[0-9]{1,13})?", fullmatch=True),
+)
+TIMES = st.none() | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=2)), None]))
+METADATA = st.none() | st.sampled_from([{}, {"a": 1}, {"a": float("nan")}, [], "x"])
+ORDINARY = st.fixed_dictionaries(
+    {"actor": SAID, "source": SAID, "description": SAID, "amount": AMOUNTS},
+    optional=dict.fromkeys(TEXTS.keys() - {"actor", "source", "description"} | {"category"}, SAID)
+    | {"occurred_at": TIMES, "metadata": METADATA},
+)
+MIXED = st.lists(st.one_of(st.just(GOOD), ORDINARY, ORDINARY.map(lambda said: GOOD | said)), max_size=4)
+
+
+@given(MIXED)
+def test_what_is_ordinary_is_judged_like_anything_else(said: list[dict[str, Any]]) -> None:
+    """The short way through the checks gives the same entries and names the same problems as the rules, which a subclass is left to."""
+    short, ruled = (check_each_entry([kind(**one) for one in said], "USD") for kind in (Usage, Ruled))
+    assert short == ruled
+    assert [plain(one.amount) for one in short[0]] == [plain(one.amount) for one in ruled[0]]
+
+
+@given(MIXED)
+def test_a_dict_says_what_a_usage_says(said: list[dict[str, Any]]) -> None:
+    """By either way through the checks."""
+    assert check_each_entry(said, "USD") == check_each_entry([Usage(**one) for one in said], "USD")
+
+
 def test_an_amount_of_zero_is_checked_and_left_out() -> None:
     """Accepted, nothing to write; its own mistakes are named all the same."""
     assert checked(GOOD | {"amount": 0}, GOOD | {"amount": "0.00"}) == []
@@ -195,10 +243,6 @@ def test_an_amount_of_zero_is_checked_and_left_out() -> None:
 def test_an_entry_keeps_its_place() -> None:
     """Also behind one of amount 0."""
     assert [entry.position for entry in checked(GOOD | {"amount": 0}, GOOD)] == [1]
-
-
-class Source(StrEnum):
-    COPILOT = "copilot"
 
 
 class Kind(str, Enum):  # noqa: UP042  as an application may have it

@@ -1,6 +1,5 @@
 """Values out of cells: what is read exactly, and what is refused rather than guessed."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -27,7 +26,7 @@ def problem(read: Usage | RowProblem) -> RowProblem:
 def test_columns_with_the_names_of_fields_need_no_mapping() -> None:
     """Whatever their case; other columns are left alone."""
     (read,) = entries(b"Actor,SOURCE,description,Amount,colour\nu,workflow,gpt-4o,0.0123,red\n")
-    assert replace(entry(read), event_key=None) == Usage("u", "workflow", "gpt-4o", Decimal("0.0123"))
+    assert entry(read)._replace(event_key=None) == Usage("u", "workflow", "gpt-4o", Decimal("0.0123"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,14 @@ from psycopg_pool import PoolTimeout
 from meterbook.book.access import Clock, LedgerPool, inside
 from meterbook.book.billing import BillingCalls
 from meterbook.book.group_commit_asyncio import GroupCommit
-from meterbook.book.groups import GROUP_ATTRIBUTE_WAIT_MS, GROUP_KEY_WAIT_MS, KEY_POLL_S, KEY_POLLS_MAX, all_in_progress
+from meterbook.book.groups import (
+    GROUP_ATTRIBUTE_WAIT_MS,
+    GROUP_KEY_WAIT_MS,
+    KEY_POLL_S,
+    KEY_POLLS_MAX,
+    SOUND,
+    all_in_progress,
+)
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
 from meterbook.core.derivation import Derivation
@@ -192,7 +199,7 @@ class Book(BillingCalls):
         if conn is not None:
             return await self._record_in(conn, sound)
         answers = await self._write_together(sound) if sound else []
-        if any(answer.outcome not in ("inserted", "replayed") for answer in answers):
+        if not {answer.outcome for answer in answers} <= SOUND:
             async with self._pool.connection() as own:
                 refusal = await find_refusal(own, sound, answers)
             if refusal is not None:
@@ -443,7 +450,7 @@ class Book(BillingCalls):
                 break
             await asyncio.sleep(KEY_POLL_S)
             answers = await self._group_commit.submit(entries, alone=True)
-        if any(answer.outcome == "unattributed" for answer in answers):
+        if "unattributed" in {answer.outcome for answer in answers}:
             async with self._pool.connection() as conn:
                 return await answer_usage(conn, entries, self._attribute_on(conn), self._at(), note_conflicts=True)
         return answers

@@ -43,7 +43,7 @@ class GroupCommit:
     async def submit(self, entries: Sequence[Entry], *, alone: bool = False) -> list[Answer]:
         if self._is_full(entries):
             await self._wait_for_room(entries)
-        call = Waiting(entries, asyncio.get_running_loop().create_future(), alone)
+        call: Waiting = Call(entries, asyncio.get_running_loop().create_future(), alone)
         self._waiting.append(call)
         self._entries_waiting += len(entries)
         if self._flushing < FLUSHERS_MAX:

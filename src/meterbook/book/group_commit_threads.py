@@ -42,7 +42,7 @@ class GroupCommit:
         self._changed = Condition()
 
     def submit(self, entries: Sequence[Entry], *, alone: bool = False) -> list[Answer]:
-        call = Waiting(entries, [], alone)
+        call: Waiting = Call(entries, [], alone)
         with self._changed:
             if not self._changed.wait_for(lambda: self._has_room(entries), self._queue_wait_s):
                 raise Overloaded

@@ -1,7 +1,7 @@
 """Group commit, the part that knows no clock and no thread: which waiting calls are written together, and what became of each."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -23,6 +23,7 @@ KEY_POLL_S = 0.1
 KEY_POLLS_MAX = 44
 SOUND = frozenset({"inserted", "replayed"})
 """A group without another outcome was written; with one, nothing of it was."""
+INNOCENT = SOUND | {"not_written"}
 
 Done = TypeVar("Done")
 
@@ -46,11 +47,11 @@ def take_group(waiting: deque[Call[Done]]) -> list[Call[Done]]:
         return [waiting.popleft()]
     while waiting and (not group or size + len(waiting[0].entries) <= ENTRIES_PER_GROUP_MAX) and not waiting[0].alone:
         call = waiting.popleft()
-        its_keys = {entry.key for entry in call.entries}
+        its_keys = [entry.key for entry in call.entries]
         if keys.isdisjoint(its_keys):
             group.append(call)
-            keys |= its_keys
-            size += len(call.entries)
+            keys.update(its_keys)
+            size += len(its_keys)
         else:
             later.append(call)
     waiting.extendleft(reversed(later))
@@ -71,20 +72,26 @@ class Settled(Generic[Done]):
 
 def settle_group(group: Sequence[Call[Done]], answers: Sequence[Answer]) -> Settled[Done]:
     """When a group was refused, the guilty are answered and the innocent go again at once."""
-    written = all(answer.outcome in SOUND for answer in answers)
+    shares = list(_shares(group, answers))
+    if len(group) == 1 or {answer.outcome for answer in answers} <= SOUND:
+        return Settled(shares, [])
     settled: Settled[Done] = Settled([], [])
+    for call, its_answers in shares:
+        if {answer.outcome for answer in its_answers} <= INNOCENT:
+            settled.again.append(call)
+        else:
+            settled.answered.append((call, its_answers))
+    return settled
+
+
+def _shares(group: Sequence[Call[Done]], answers: Sequence[Answer]) -> Iterator[tuple[Call[Done], list[Answer]]]:
     position = 0
     for call in group:
-        its_answers = list(answers[position : position + len(call.entries)])
-        position += len(call.entries)
-        guilty = any(answer.outcome not in SOUND and answer.outcome != "not_written" for answer in its_answers)
-        if written or guilty or len(group) == 1:
-            settled.answered.append((call, its_answers))
-        else:
-            settled.again.append(call)
-    return settled
+        following = position + len(call.entries)
+        yield call, list(answers[position:following])
+        position = following
 
 
 def all_in_progress(answers: Sequence[Answer]) -> bool:
     """Somebody else holds a key of the group, nobody knows which: each call has to be written alone."""
-    return bool(answers) and all(answer.outcome == "in_progress" for answer in answers)
+    return bool(answers) and answers[0].outcome == "in_progress" and all(a.outcome == "in_progress" for a in answers)

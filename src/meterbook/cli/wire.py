@@ -22,6 +22,8 @@ def as_json(value: object) -> Json:
             found = time_text(value)
         case Mapping():
             found = {str(key): as_json(each) for key, each in value.items()}
+        case tuple() if hasattr(value, "_asdict"):
+            found = {name: as_json(each) for name, each in value._asdict().items()}
         case list() | tuple():
             found = [as_json(each) for each in value]
         case _ if dataclasses.is_dataclass(value):

@@ -1,10 +1,11 @@
 """Rows for the COPY path: the placement and the deltas that SQL makes of entries that go home; the rest is left to SQL."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from meterbook.core.entries import Entry
@@ -37,6 +38,9 @@ class Row(NamedTuple):
     happened: datetime
 
 
+_KEY = attrgetter("entry.key")
+
+
 class Delta(NamedTuple):
     entity_id: int
     period_id: int
@@ -46,11 +50,10 @@ class Delta(NamedTuple):
     description: str
 
 
-@dataclass(slots=True)
-class DeltaSum:
+class DeltaSum(NamedTuple):
     amount: Decimal
     digest: Decimal
-    keys: list[str]
+    keys: Sequence[str]
 
 
 def said_of(entry: Entry) -> Said:
@@ -66,19 +69,25 @@ def place_at_home(
     day_of = cache(day_bucket)  # entries without a time of their own all happened at `moment`
     for entry in entries:
         party = parties.get(said_of(entry))
-        occurred_at = entry.occurred_at or moment
-        if party is None or not _goes_home(entry, occurred_at, party, moment):
+        happened = _time_at_home(entry, party, moment)
+        if party is None or happened is None:
             others.append(entry)
         else:
-            happened = min(occurred_at, moment)
             rows.append(Row(entry, party, day_of(happened, party.home_starts_at, party.home_ends_at), happened))
-    rows.sort(key=lambda row: row.entry.key)
+    rows.sort(key=_KEY)
     return rows, others
 
 
-def _goes_home(entry: Entry, occurred_at: datetime, party: Party, moment: datetime) -> bool:
-    asked = entry.period is not None or entry.payer_period is not None
-    return not asked and party.home_since <= occurred_at and occurred_at - moment <= AHEAD_MAX
+def _time_at_home(entry: Entry, party: Party | None, moment: datetime) -> datetime | None:
+    """When an entry happened that goes to its party's home; None: it has to be looked where it goes, if anywhere."""
+    occurred_at = entry.occurred_at
+    if party is None or entry.period is not None or entry.payer_period is not None:
+        return None
+    if occurred_at is None:
+        return moment if party.home_since <= moment else None
+    if party.home_since <= occurred_at and occurred_at - moment <= AHEAD_MAX:
+        return min(occurred_at, moment)
+    return None
 
 
 def first_of_each_key(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -94,14 +103,20 @@ def first_of_each_key(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry
 
 def deltas_of(rows: Iterable[Row]) -> dict[Delta, DeltaSum]:
     """What the rows add to each sum. A key's weight is its first 32 bits, as meterbook.key_weight in SQL."""
-    deltas: dict[Delta, DeltaSum] = {}
-    for row in rows:
-        entry, party = row.entry, row.party
-        which = Delta(party.entity_id, party.home_id, row.day, party.actor_id, entry.source, entry.description)
-        total = deltas.get(which)
-        if total is None:
-            total = deltas[which] = DeltaSum(ZERO, ZERO, [])
-        total.amount = EXACT.add(total.amount, entry.amount)
-        total.digest = EXACT.add(total.digest, EXACT.multiply(Decimal(int(entry.key[:8], 16)), entry.amount))
-        total.keys.append(entry.key)
-    return deltas
+    groups: defaultdict[tuple[Party, int, str, str], list[Entry]] = defaultdict(list)
+    for entry, party, day, _ in rows:
+        groups[party, day, entry.source, entry.description].append(entry)
+    return {
+        Delta(party.entity_id, party.home_id, day, party.actor_id, source, description): _sum_of(entries)
+        for (party, day, source, description), entries in groups.items()
+    }
+
+
+def _sum_of(entries: Iterable[Entry]) -> DeltaSum:
+    amount = digest = ZERO
+    keys: list[str] = []
+    for entry in entries:
+        amount = EXACT.add(amount, entry.amount)
+        digest = EXACT.fma(int(entry.key[:8], 16), entry.amount, digest)
+        keys.append(entry.key)
+    return DeltaSum(amount, digest, keys)

@@ -4,14 +4,23 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from meterbook.core.attribution import Attribution
-from meterbook.core.event_keys import of_event_key, of_fingerprint, of_identity
-from meterbook.core.money import parse_usage
+from meterbook.core.event_keys import (
+    ascii_field,
+    of_ascii_event_key,
+    of_ascii_fields,
+    of_event_key,
+    of_fingerprint,
+    of_identity,
+)
+from meterbook.core.money import ordinary_usage, parse_usage
 from meterbook.errors import InvalidUsage, Problem
 
 Parsed = TypeVar("Parsed")
@@ -25,11 +34,12 @@ METADATA_BYTES_MAX = 4096
 METADATA_LEVELS_MAX = 4
 ENTITY_KINDS = ("user", "organization")
 _NUL_ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+ACTORS_REMEMBERED_MAX = 8192
+WORK_REMEMBERED_MAX = 1024
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """One entry as a caller says it. `amount`: str, Decimal or int; `occurred_at`: aware, now if it is left out."""
 
     actor: str
@@ -50,7 +60,7 @@ class Usage:
     attribution: Attribution | str | None = None
 
 
-USAGE_FIELDS = frozenset(field.name for field in fields(Usage))
+USAGE_FIELDS = frozenset(Usage._fields)
 _REQUIRED = ("actor", "source", "description", "amount")
 _LENGTHS = {
     "actor": ID_LENGTH_MAX,
@@ -90,6 +100,12 @@ class Entry(NamedTuple):
     period: int | None
     payer_id: int | None
     payer_period: int | None
+
+
+_POSITION = itemgetter(0)
+_NO_PAYER_NAMED = (None, None, None)
+_NEW_TUPLE = tuple.__new__
+"""A named tuple of all its fields in a quarter of the time that its own constructor takes."""
 
 
 class _Refused(Exception):
@@ -135,14 +151,79 @@ def check_entries(said: Sequence[Usage | Mapping[str, Any]], currency: str) -> l
 
 def check_each_entry(said: Sequence[Usage | Mapping[str, Any]], currency: str) -> tuple[list[Entry], list[Problem]]:
     """The same, for a call that takes what is sound: the sound entries, and the problems of the others."""
+    sound: list[Entry] = []
     checked: list[_Checked] = []
     problems: list[Problem] = []
     for index, one in enumerate(said):
         try:
-            checked.append(_check(index, one))
+            ordinary = _ordinary_entry(index, one, currency)
+            if ordinary is None:
+                checked.append(_check(index, one))
+            else:
+                sound.append(ordinary)
         except _Refused as refused:
             problems.append(Problem(index, refused.field, refused.code, refused.message))
-    return [_entry(one, key, currency) for one, key in _keyed(checked) if one.amount], problems
+    if checked:
+        sound += [_entry(one, key, currency) for one, key in _keyed(checked) if one.amount]
+        sound.sort(key=_POSITION)
+    return sound, problems
+
+
+def _ordinary_entry(index: int, said: Usage | Mapping[str, Any], currency: str) -> Entry | None:
+    """The entry of a caller who names its key and says nothing out of the ordinary, as most do, at half the cost.
+
+    None: whatever else, sound or not, is left to the rules below (`_check`); a test holds the two against each other.
+    """
+    if type(said) is not Usage:
+        return None
+    (actor, source, description, amount, category, event_key, line, entity, period, workspace, workflow, execution,
+     source_reference, occurred_at, metadata, attribution) = said  # fmt: skip
+    if (entity, period, attribution) != _NO_PAYER_NAMED:
+        return None
+    for text in (line, workspace, workflow, execution, source_reference):
+        if text is not None and not _is_ordinary(text, ID_LENGTH_MAX):
+            return None
+    digits = ordinary_usage(amount)
+    if digits is None or digits == "0" or not _is_ordinary(event_key, KEY_LENGTH_MAX):
+        return None
+    who = _actor_field(actor) if type(actor) is str else None
+    what = (
+        _work_fields(category, source, description)
+        if type(category) is type(source) is type(description) is str
+        else None
+    )
+    if who is None or what is None or not (occurred_at is None or _is_ordinary_time(occurred_at)):
+        return None
+    return _NEW_TUPLE(Entry, (
+        index, of_ascii_event_key(event_key), of_ascii_fields(who + what, digits, currency), actor, source, description,
+        Decimal(digits), category, occurred_at, workspace, workflow, execution, source_reference, line,
+        None if metadata is None else _check_metadata(metadata), None, None, None, None,
+    ))  # fmt: skip
+
+
+def _is_ordinary(text: object, length_max: int) -> TypeGuard[str]:
+    return type(text) is str and 0 < len(text) <= length_max and text.isascii() and "\0" not in text
+
+
+def _is_ordinary_time(occurred_at: datetime) -> bool:
+    return type(occurred_at) is datetime and occurred_at.tzinfo is UTC and occurred_at >= EARLIEST
+
+
+@lru_cache(ACTORS_REMEMBERED_MAX)
+def _actor_field(actor: str) -> str | None:
+    """None also for `#7`, which is how an actor that was erased is shown."""
+    return ascii_field(actor) if _is_ordinary(actor, ID_LENGTH_MAX) and actor[0] != "#" else None
+
+
+@lru_cache(WORK_REMEMBERED_MAX)
+def _work_fields(category: str, source: str, description: str) -> str | None:
+    if (
+        category in CATEGORIES
+        and _is_ordinary(source, SOURCE_LENGTH_MAX)
+        and _is_ordinary(description, DESCRIPTION_LENGTH_MAX)
+    ):
+        return ascii_field(category) + ascii_field(source) + ascii_field(description)
+    return None
 
 
 def _entry(one: _Checked, key: str, currency: str) -> Entry:

@@ -49,5 +49,21 @@ def of_fingerprint(actor: str, category: str, source: str, description: str, amo
     return _digest(_FINGERPRINT + said + field(plain(amount)) + _repeated_field(currency))
 
 
+def ascii_field(text: str) -> str:
+    """`field`, of a text that is known to be ASCII: as many bytes as characters."""
+    return f"{len(text)}:{text},"
+
+
+def of_ascii_event_key(event_key: str) -> str:
+    return sha256(f"meterbook.event_key.1,{len(event_key)}:{event_key},".encode()).hexdigest()[:32]
+
+
+def of_ascii_fields(said: str, amount: str, currency: str) -> str:
+    """The fingerprint of `ascii_field`s from actor to description, and of an amount as `plain` writes it."""
+    return sha256(
+        f"meterbook.fingerprint.1,{said}{len(amount)}:{amount},{len(currency)}:{currency},".encode()
+    ).hexdigest()[:32]
+
+
 def _digest(encoded: bytes) -> str:
     return sha256(encoded).hexdigest()[:32]

@@ -21,6 +21,7 @@ EXACT = Context(prec=200, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidO
 """Arithmetic that raises rather than lose a digit; the default context rounds at 28 digits without a word."""
 
 _PLAIN = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,60})?")
+_ORDINARY = re.compile(r"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,12})?")
 _ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 _CENT = Decimal("0.01")
 
@@ -47,6 +48,14 @@ def parse_amount(value: object) -> Decimal:
     if plain.as_tuple().exponent < -AMOUNT_PLACES_MAX:  # type: ignore[operator]  # finite: the exponent is a number
         raise ValueError(f"{amount:.40} has more than {AMOUNT_PLACES_MAX} decimal places")
     return plain
+
+
+def ordinary_usage(value: object) -> str | None:
+    """The shortest text of an amount of usage that is sound as it is written, as nearly all are. None: `parse_usage` has to judge it."""
+    text = str(value) if type(value) is Decimal else value
+    if type(text) is not str or _ORDINARY.fullmatch(text) is None:
+        return None
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def parse_usage(value: object) -> Decimal:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from meterbook.errors import Problem
 
 Outcome = Literal["inserted", "replayed", "unchanged"]
+WRITTEN = frozenset({"inserted", "replayed", "unchanged"})
 
 
 class Answer(NamedTuple):
@@ -23,8 +24,7 @@ class Answer(NamedTuple):
     recorded_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEntry:
+class RecordedEntry(NamedTuple):
     """One entry as the ledger has it. Of a late one, `belongs_to` is the closed period, `period` the open one that bears it."""
 
     id: str
@@ -36,8 +36,12 @@ class RecordedEntry:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+def recorded_entry(answer: Answer) -> RecordedEntry:
+    """Of an answer whose outcome is WRITTEN: its fields from `key` on are those of the entry, in this order."""
+    return RecordedEntry._make(answer[1:])
+
+
+class Recorded(NamedTuple):
     """What became of a call: entries inserted now and replayed, the amount inserted, and the entries in the call's order.
 
     Entries of amount 0 are accepted, write nothing and are not listed.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import reduce
+from functools import cached_property, reduce
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -20,25 +20,38 @@ GIVEN_BACK = ""
 """The day of corrections that were given back in money: in the total, in no effective usage (§3.7)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UsageReport:
     """An entity's period from one snapshot. Every figure that is enforced, shown or billed is read from here (I6).
 
     `total` is the baseline and all that was recorded, `effective` what limits and charges know of it. The breakdowns are of the recorded;
     `by_day` counts 24-hour buckets from the period's start and has the baseline's days, `by_description` is keyed by (source, description).
     All are exact and add up as they are; where they are shown with fewer places, `meterbook.apportion` makes them add up there.
+    Those that decide nothing are added up when they are first asked for: most callers only want to know what was used, or the limit.
     """
 
     facts: PeriodFacts
     count: int
     total: Decimal
     given_back: Decimal
-    by_actor: Mapping[str, Decimal]
     by_day: Mapping[int, Decimal]
-    by_source: Mapping[str, Decimal]
-    by_description: Mapping[tuple[str, str], Decimal]
     figure: Overage
     standing: Standing
+
+    @cached_property
+    def by_actor(self) -> Mapping[str, Decimal]:
+        return _largest_first({term.part: term.amount for term in self._terms("actor")})
+
+    @cached_property
+    def by_source(self) -> Mapping[str, Decimal]:
+        return _largest_first(_grouped((term.part, term.amount) for term in self._terms("description")))
+
+    @cached_property
+    def by_description(self) -> Mapping[tuple[str, str], Decimal]:
+        return _largest_first({(term.part, term.detail): term.amount for term in self._terms("description")})
+
+    def _terms(self, grain: str) -> list[Term]:
+        return [term for term in self.facts.terms if term.grain == grain]
 
     @property
     def entity(self) -> str:
@@ -102,11 +115,9 @@ class UsageReport:
 def report(facts: PeriodFacts, plan: Plan) -> UsageReport:
     """`plan` is the period's. Days beyond a period that was cut count in its last bucket."""
     period = facts.period
-    by_grain: dict[str, list[Term]] = {"total": [], "day": [], "actor": [], "description": []}
-    for term in facts.terms:
-        by_grain[term.grain].append(term)
-    total = EXACT.add(facts.baseline, _sum(term.amount for term in by_grain["total"]))
-    given_back = _sum(term.amount for term in by_grain["day"] if term.part == GIVEN_BACK)
+    totals = [term for term in facts.terms if term.grain == "total"]
+    total = EXACT.add(facts.baseline, _sum(term.amount for term in totals))
+    given_back = _sum(term.amount for term in facts.terms if term.grain == "day" and term.part == GIVEN_BACK)
     by_day = cost_by_day(facts)
     figure = overage_of(period, plan, EXACT.subtract(total, given_back), by_day)
     limit = limit_of(
@@ -114,13 +125,10 @@ def report(facts: PeriodFacts, plan: Plan) -> UsageReport:
     )
     return UsageReport(
         facts,
-        sum(term.entries for term in by_grain["total"]),
+        sum(term.entries for term in totals),
         total,
         given_back,
-        _largest_first({term.part: term.amount for term in by_grain["actor"]}),
         MappingProxyType(by_day),
-        _largest_first(_grouped((term.part, term.amount) for term in by_grain["description"])),
-        _largest_first({(term.part, term.detail): term.amount for term in by_grain["description"]}),
         figure,
         standing(figure.effective.amount, limit),
     )

@@ -1,7 +1,7 @@
 """What happens in the demo's month, from the seed alone: the same steps on every machine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from random import Random
@@ -148,7 +148,7 @@ def _run(random: Random, prices: PriceBook, number: int, day: datetime) -> Run:
     entries = [began]
     for line in range(1, random.randint(3, 10)):
         at += timedelta(seconds=random.randint(1, 40))
-        named = replace(began, event_key=f"run_{number:05}:{line}", line=str(line), occurred_at=at)
+        named = began._replace(event_key=f"run_{number:05}:{line}", line=str(line), occurred_at=at)
         entries.append(_costing(random, prices, named, at))
     return Run(_recorded_at(random, at), tuple(entries))
 
@@ -174,12 +174,11 @@ def _source(random: Random) -> str:
 
 def _costing(random: Random, prices: PriceBook, named: Usage, at: datetime) -> Usage:
     if random.randrange(12) == 0:
-        return replace(named, category="tool", description="web-search", amount=TOOL_PRICE)
+        return named._replace(category="tool", description="web-search", amount=TOOL_PRICE)
     (model,) = random.choices(cast.MODELS, [each.share for each in cast.MODELS])
     length = random.choice(LENGTHS)
     tokens = Tokens(_around(random, model.prompt) * length, _around(random, model.answer))
-    return replace(
-        named,
+    return named._replace(
         category="model",
         description=model.name,
         amount=prices.price(model.name, tokens, at),
@@ -205,7 +204,7 @@ def _retries(random: Random, runs: list[Run]) -> Iterator[Retry]:
 def _tampered(random: Random, runs: list[Run]) -> Iterator[Tampered]:
     for run in random.sample(runs, 12):
         entry = run.entries[-1]
-        yield Tampered(_later(run.at, minutes=10), replace(entry, amount=amount_of(entry) + Decimal("0.01")))
+        yield Tampered(_later(run.at, minutes=10), entry._replace(amount=amount_of(entry) + Decimal("0.01")))
 
 
 def _streams(random: Random) -> Iterator[Flush]:

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from meterbook.core.entries import KEY_LENGTH_MAX, check_parsed, check_text
 from meterbook.core.event_keys import of_event_key, plain
 from meterbook.core.money import ZERO, parse_amount
-from meterbook.core.recorded import Answer, Recorded
+from meterbook.core.recorded import WRITTEN, Answer, Recorded
 from meterbook.errors import (
     AttributionUnavailable,
     Conflict,
@@ -21,7 +21,7 @@ from meterbook.errors import (
     UnknownEntry,
 )
 from meterbook.operations.attribute_usage import ATTEMPTS_MAX, Attribute, Parties
-from meterbook.operations.record_usage import WRITTEN, recorded
+from meterbook.operations.record_usage import recorded
 from meterbook.postgres import recording
 
 REASON_LENGTH_MAX = 1000

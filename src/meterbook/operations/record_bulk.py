@@ -32,9 +32,10 @@ class BulkTally:
     problems: list[Problem] = field(default_factory=list)
     repeats_seen: bool = False
 
-    def count_copied(self, entry: Entry) -> None:
-        self.inserted += 1
-        self.amount = EXACT.add(self.amount, entry.amount)
+    def count_copied(self, rows: Sequence[Row]) -> None:
+        self.inserted += len(rows)
+        for row in rows:
+            self.amount = EXACT.add(self.amount, row.entry.amount)
 
     def count(self, answer: Answer) -> None:
         if answer.outcome == "inserted":
@@ -85,8 +86,7 @@ async def copy_usage(conn: AsyncConnection[Any], plan: CopyPlan, tally: BulkTall
     """In the connection's transaction. Raises `KeyAlreadyThere` when another writer was first: then the transaction is lost."""
     if plan.moment is not None and plan.rows:
         await bulk.copy_rows(conn, plan.rows, plan.moment)
-        for row in plan.rows:
-            tally.count_copied(row.entry)
+        tally.count_copied(plan.rows)
 
 
 async def record_rest(

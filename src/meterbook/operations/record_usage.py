@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from meterbook.core.entries import Entry
 from meterbook.core.money import EXACT, ZERO
-from meterbook.core.recorded import Answer, Outcome, Recorded, RecordedEntry
+from meterbook.core.recorded import WRITTEN, Answer, Recorded, recorded_entry
 from meterbook.errors import (
     AttributionUnavailable,
     Conflict,
@@ -32,8 +32,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "occurred_in_the_future": ("occurred_at", "is more than 5 minutes ahead of the ledger's clock"),
 }
 """Outcomes that name a mistake: the field, and what is wrong with it."""
-
-WRITTEN: dict[str, Outcome] = {"inserted": "inserted", "replayed": "replayed", "unchanged": "unchanged"}
 
 
 async def record_usage(
@@ -77,7 +75,7 @@ async def find_refusal(
 ) -> MeterbookError | None:
     """What to raise for the answers of one call, if anything: mistakes before conflicts before what may pass by itself."""
     outcomes = {answer.outcome for answer in answers}
-    if outcomes <= WRITTEN.keys():
+    if outcomes <= WRITTEN:
         return None
     problems = [
         _problem(entry, answer) for entry, answer in zip(entries, answers, strict=True) if answer.outcome in REFUSALS
@@ -125,19 +123,6 @@ def _said(entry: Entry) -> dict[str, str | Decimal | int | None]:
 def recorded(answers: Sequence[Answer]) -> Recorded:
     """The reply to a call of which nothing was refused."""
     inserted = [answer.amount for answer in answers if answer.outcome == "inserted"]
-    replayed = sum(answer.outcome == "replayed" for answer in answers)
+    replayed = sum([answer.outcome == "replayed" for answer in answers])
     add: Callable[[Decimal, Decimal], Decimal] = EXACT.add
-    return Recorded(len(inserted), replayed, reduce(add, inserted, ZERO), tuple(map(_recorded_entry, answers)))
-
-
-def _recorded_entry(answer: Answer) -> RecordedEntry:
-    assert answer.entity is not None and answer.period is not None and answer.recorded_at is not None  # noqa: S101, PT018  written
-    return RecordedEntry(
-        answer.key,
-        WRITTEN[answer.outcome],
-        answer.entity,
-        answer.period,
-        answer.belongs_to,
-        answer.amount,
-        answer.recorded_at,
-    )
+    return Recorded(len(inserted), replayed, reduce(add, inserted, ZERO), tuple([recorded_entry(a) for a in answers]))

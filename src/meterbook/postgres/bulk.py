@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from itertools import islice
 from typing import Any
 
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCopy, AsyncCursor
 from psycopg.errors import UniqueViolation
 from psycopg.rows import tuple_row
 
@@ -16,6 +17,7 @@ from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
+LINES_PER_WRITE = 500
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
@@ -69,18 +71,27 @@ async def copy_rows(conn: AsyncConnection[Any], rows: Sequence[Row], moment: dat
 
 
 async def _copy_rows(cursor: AsyncCursor[Any], rows: Sequence[Row], moment: str) -> None:
+    """The text of what follows is written while the server is still busy with what it has been sent."""
     texts, time_text = _Texts(), cache(str)  # most entries share one time
-    await _copy(cursor, "copy_keys", (_key(row, moment) for row in rows))
-    await _copy(cursor, "copy_entries", (_entry(row, moment, texts, time_text) for row in rows))
+    amounts = [plain(row.entry.amount) for row in rows]
+    async with cursor.copy(SQL["copy_keys"]) as copy:
+        await _write(copy, (_key(row, amount, moment) for row, amount in zip(rows, amounts, strict=True)))
+        entries = [_entry(row, amount, moment, texts, time_text) for row, amount in zip(rows, amounts, strict=True)]
+    async with cursor.copy(SQL["copy_entries"]) as copy:
+        await _write(copy, entries)
+        deltas = list(_deltas(deltas_of(rows), moment, texts))
     metadata = [_metadata(row, moment, row.entry.metadata) for row in rows if row.entry.metadata is not None]
     if metadata:
-        await _copy(cursor, "copy_metadata", metadata)
-    await _copy(cursor, "copy_deltas", _deltas(deltas_of(rows), moment, texts))
+        async with cursor.copy(SQL["copy_metadata"]) as copy:
+            await _write(copy, metadata)
+    async with cursor.copy(SQL["copy_deltas"]) as copy:
+        await _write(copy, deltas)
 
 
-async def _copy(cursor: AsyncCursor[Any], statement: str, lines: Iterable[str]) -> None:
-    async with cursor.copy(SQL[statement]) as copy:
-        await copy.write("".join(lines))
+async def _write(copy: AsyncCopy, lines: Iterable[str]) -> None:
+    ahead = iter(lines)
+    while part := "".join(islice(ahead, LINES_PER_WRITE)):
+        await copy.write(part)
 
 
 class _Texts(dict[str | None, str]):
@@ -91,17 +102,16 @@ class _Texts(dict[str | None, str]):
         return escaped
 
 
-def _key(row: Row, moment: str) -> str:
-    entry, party = row.entry, row.party
-    amount = plain(entry.amount)
+def _key(row: Row, amount: str, moment: str) -> str:
+    entry, party, _, _ = row
     return f"{entry.key}\t{entry.fingerprint}\t{party.entity_id}\t{party.home_id}\t{amount}\t{moment}\n"
 
 
-def _entry(row: Row, moment: str, texts: _Texts, time_text: Callable[[datetime], str]) -> str:
-    entry, party = row.entry, row.party
+def _entry(row: Row, amount: str, moment: str, texts: _Texts, time_text: Callable[[datetime], str]) -> str:
+    entry, party, day, happened = row
     return (
-        f"{party.entity_id}\t{moment}\t{entry.key}\t{party.home_id}\t{row.day}\t{party.actor_id}\t{time_text(row.happened)}\t"
-        f"{plain(entry.amount)}\t{entry.category}\t{texts[entry.source]}\t{texts[entry.description]}\t"
+        f"{party.entity_id}\t{moment}\t{entry.key}\t{party.home_id}\t{day}\t{party.actor_id}\t{time_text(happened)}\t"
+        f"{amount}\t{entry.category}\t{texts[entry.source]}\t{texts[entry.description]}\t"
         f"{texts[entry.workspace]}\t{texts[entry.workflow]}\t{texts[entry.execution]}\t"
         f"{texts[entry.source_reference]}\t{texts[entry.line]}\n"
     )

@@ -1,8 +1,9 @@
 """Statements of recording, one round trip each. None of them commits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -40,6 +41,7 @@ _COLUMNS = (
     ("payer_ids", "payer_id", plain_array),
     ("payer_periods", "payer_period", plain_array),
 )
+_NEW_ANSWER: Callable[[Sequence[Any]], Answer] = partial(tuple.__new__, Answer)
 _POSITIONS = tuple((name, Entry._fields.index(field), literal) for name, field, literal in _COLUMNS)
 
 
@@ -50,6 +52,11 @@ def columns_of(entries: Sequence[Entry]) -> dict[str, Any]:
         name: literal(columns[position]) if columns[position].count(None) < len(entries) else None
         for name, position, literal in _POSITIONS
     }
+
+
+def answers(_: object) -> Callable[[Sequence[Any]], Answer]:
+    """A row factory without a call of Python a row."""
+    return _NEW_ANSWER
 
 
 async def record_usage(
@@ -66,7 +73,7 @@ async def record_usage(
     """
     arguments = columns_of(entries) | {"at": at, "note_conflicts": note_conflicts, "key_wait_ms": key_wait_ms}
     with refusals():
-        async with conn.cursor(binary=True, row_factory=args_row(Answer)) as cursor:
+        async with conn.cursor(binary=True, row_factory=answers) as cursor:
             await cursor.execute(SQL["record_usage"], arguments)
             return await cursor.fetchall()
 
@@ -89,7 +96,7 @@ async def correct_entry(conn: AsyncConnection[Any], arguments: dict[str, Any]) -
 
 async def _answer(conn: AsyncConnection[Any], statement: str, arguments: dict[str, Any]) -> Answer:
     with refusals():
-        async with conn.cursor(binary=True, row_factory=args_row(Answer)) as cursor:
+        async with conn.cursor(binary=True, row_factory=answers) as cursor:
             await cursor.execute(SQL[statement], arguments)
             answer = await cursor.fetchone()
     assert answer is not None  # noqa: S101  the function gives exactly one row

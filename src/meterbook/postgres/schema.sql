@@ -16,6 +16,21 @@ CREATE TYPE meterbook.recorded AS (
 
 COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future.';
 
+CREATE DOMAIN meterbook.usage_amount AS numeric
+	CONSTRAINT usage_log_amount_is_money CHECK (((VALUE <> 'NaN'::numeric) AND (VALUE > '-1000000000000'::numeric) AND (VALUE < '1000000000000'::numeric) AND (VALUE = round(VALUE, 12))));
+
+CREATE DOMAIN meterbook.usage_category AS text
+	CONSTRAINT usage_log_category_is_known CHECK ((VALUE = ANY (ARRAY['model'::text, 'fixed'::text, 'tool'::text])));
+
+CREATE DOMAIN meterbook.usage_description AS text
+	CONSTRAINT usage_log_description_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 512)));
+
+CREATE DOMAIN meterbook.usage_source AS text
+	CONSTRAINT usage_log_source_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 128)));
+
+CREATE DOMAIN meterbook.usage_time AS timestamp with time zone
+	CONSTRAINT usage_log_occurred_at_is_finite CHECK (((VALUE >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (VALUE < 'infinity'::timestamp with time zone)));
+
 CREATE FUNCTION meterbook.add_member(organization text, person text, role text DEFAULT 'member'::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -945,7 +960,7 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
     AS $$
   -- The first 32 bits of a key: Σ weight × amount is a digest that adds up, is the same in every language, and misses a change of the
   -- ledger with a probability of 2⁻³².
-  select ('x' || left(key::text, 8))::bit(32)::bigint
+  select ('x' || encode(substr(uuid_send(key), 1, 4), 'hex'))::bit(32)::bigint
 $$;
 
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
@@ -1752,8 +1767,14 @@ begin
         occurred_ats[1], workspaces[1], workflows[1], executions[1], source_references[1], lines[1], metadatas[1], entities[1], periods[1],
         payer_ids[1], payer_periods[1], moment);
     else
-      written := meterbook.write_many(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows,
-        executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, moment);
+      if num_nonnulls(occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) = 0 then
+        written := meterbook.write_at_home(keys, fingerprints, actors, sources, descriptions, amounts, categories, workflows, executions,
+          source_references, lines, metadatas, moment);
+      end if;
+      if written is null then
+        written := meterbook.write_many(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows,
+          executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, moment);
+      end if;
     end if;
     if cardinality(written) = size then
       if size = 1 then
@@ -2159,6 +2180,53 @@ CREATE FUNCTION meterbook.without_home(deltas tid[], at timestamp with time zone
   order by 1
 $$;
 
+CREATE FUNCTION meterbook.write_at_home(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], moment timestamp with time zone) RETURNS meterbook.recorded[]
+    LANGUAGE plpgsql
+    SET enable_nestloop TO 'off'
+    AS $$
+-- A batch that names no payer, no period and no time, as most do, in one statement: each entry is its actor's, and goes to the payer's running
+-- period today. Null, and nothing written: that is not known of all of them, and write_many has to look closer.
+#variable_conflict use_column
+declare written meterbook.recorded[];
+begin
+  with party as materialized (            -- once an actor; read, never locked (I8)
+    select said.actor, payer.* from (select distinct a.actor from unnest(actors) a(actor)) said
+    left join lateral (
+      select acting.id as actor_id, e.id as entity_id, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity_name, c.home_id as period_id,
+             meterbook.day_in(moment, c.home_starts_at, c.home_ends_at) as day
+      from (select a.* from meterbook.actor a where a.external_id = said.actor limit 1) acting
+      cross join lateral (select b.* from meterbook.billing_entity b where b.id = acting.payer_id and acting.payer_until > moment limit 1) e
+      cross join lateral (select k.* from meterbook.period_clock k where k.entity_id = e.id and k.due_at > moment limit 1) c
+      where meterbook.goes_home(null, moment, c.home_since)) payer on true),
+  entry as materialized (                 -- sorted by key: no deadlock between overlapping calls; distinct: a key twice in a call is one row
+    select distinct on (u.key) u.*, p.actor_id, p.entity_id, p.entity_name, p.period_id, p.day
+    from unnest(keys, fingerprints, actors, sources, descriptions, amounts, categories, workflows, executions, source_references, lines, metadatas)
+      with ordinality u(key, fingerprint, actor, source, description, amount, category, workflow, execution, source_reference, line, metadata, n)
+    join party p using (actor) where not exists (select from party unknown where unknown.entity_id is null)
+    order by u.key, u.n),
+  new_key as (
+    insert into meterbook.event_key (key, fingerprint, entity_id, period_id, amount, recorded_at)
+    select key, fingerprint, entity_id, period_id, amount, moment from entry order by key on conflict do nothing returning key),
+  fresh as materialized (select e.* from entry e join new_key using (key)),
+  logged as (
+    insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, day, actor_id, occurred_at, amount, category, source, description,
+      workflow, execution, source_reference, line)
+    select entity_id, moment, key, period_id, day, actor_id, moment, amount, coalesce(category, 'model'), source, description,
+      workflow, execution, source_reference, line from fresh),
+  noted as (
+    insert into meterbook.entry_metadata (entity_id, key, recorded_at, metadata)
+    select entity_id, key, moment, metadata from fresh where metadata is not null),
+  delta as (
+    insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
+    select entity_id, period_id, day, actor_id, source, description, sum(amount), count(*), sum(meterbook.key_weight(key) * amount),
+           array_agg(key), moment
+    from fresh group by entity_id, period_id, day, actor_id, source, description)
+  select case when not exists (select from party unknown where unknown.entity_id is null) then
+           coalesce(array_agg(row(n, key, 'inserted', entity_name, period_id, null::bigint, amount, moment)::meterbook.recorded), '{}') end
+  into written from fresh;
+  return written;
+end $$;
+
 CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -2266,10 +2334,13 @@ CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, sour
 -- One entry as plain statements: a third of the latency of the batch's plan (docs/operating/performance.md).
 #variable_conflict use_variable
 declare
-  payer    record;
-  home     record;
-  happened timestamptz := least(coalesce(occurred_at, moment), moment);
-  day      integer;
+  payer      record;
+  home_id    bigint;
+  belongs_to bigint;
+  starts_at  timestamptz;
+  ends_at    timestamptz;
+  happened   timestamptz := least(coalesce(occurred_at, moment), moment);
+  day        integer;
 begin
   if occurred_at > moment + interval '5 minutes' then return '{}'; end if;
   if num_nonnulls(entity, payer_id, workspace) = 0 then     -- most calls: what payer_of_entry says, without what it has to look for
@@ -2283,25 +2354,28 @@ begin
   end if;
   if not found then return '{}'; end if;
   if meterbook.goes_home(coalesce(period, payer_period), happened, payer.home_since) then
-    select payer.home_id as period_id, null::bigint as belongs_to, payer.home_starts_at as starts_at, payer.home_ends_at as ends_at into home;
+    home_id := payer.home_id;
+    starts_at := payer.home_starts_at;
+    ends_at := payer.home_ends_at;
   else
-    select p.* into home from meterbook.place(payer.id, coalesce(period, payer_period), happened, moment) p;
+    select p.period_id, p.belongs_to, p.starts_at, p.ends_at into home_id, belongs_to, starts_at, ends_at
+    from meterbook.place(payer.id, coalesce(period, payer_period), happened, moment) p;
     if not found then return '{}'; end if;
   end if;
   insert into meterbook.event_key (key, fingerprint, entity_id, period_id, belongs_to, amount, recorded_at)
-  values (key, fingerprint, payer.id, home.period_id, home.belongs_to, amount, moment) on conflict do nothing;
+  values (key, fingerprint, payer.id, home_id, belongs_to, amount, moment) on conflict do nothing;
   if not found then return '{}'; end if;
-  day := meterbook.day_in(happened, home.starts_at, home.ends_at);
+  day := meterbook.day_in(happened, starts_at, ends_at);
   insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, belongs_to, day, actor_id, occurred_at, amount, category, source,
     description, workspace, workflow, execution, source_reference, line)
-  values (payer.id, moment, key, home.period_id, home.belongs_to, day, payer.actor_id, happened, amount, category, source,
+  values (payer.id, moment, key, home_id, belongs_to, day, payer.actor_id, happened, amount, category, source,
     description, workspace, workflow, execution, source_reference, line);
   insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
-  values (payer.id, home.period_id, day, payer.actor_id, source, description, amount, 1, meterbook.key_weight(key) * amount, array[key], moment);
+  values (payer.id, home_id, day, payer.actor_id, source, description, amount, 1, meterbook.key_weight(key) * amount, array[key], moment);
   if metadata is not null then
     insert into meterbook.entry_metadata (entity_id, key, recorded_at, metadata) values (payer.id, key, moment, metadata);
   end if;
-  return array[row(1, key, 'inserted', payer.name, home.period_id, home.belongs_to, amount, moment)::meterbook.recorded];
+  return array[row(1, key, 'inserted', payer.name, home_id, belongs_to, amount, moment)::meterbook.recorded];
 end $$;
 
 CREATE TABLE meterbook.actor (
@@ -2777,11 +2851,11 @@ CREATE TABLE meterbook.usage_log (
     belongs_to bigint,
     day integer,
     actor_id bigint NOT NULL,
-    occurred_at timestamp with time zone NOT NULL,
-    amount numeric NOT NULL,
-    category text NOT NULL,
-    source text NOT NULL,
-    description text NOT NULL,
+    occurred_at meterbook.usage_time NOT NULL,
+    amount meterbook.usage_amount NOT NULL,
+    category meterbook.usage_category NOT NULL,
+    source meterbook.usage_source NOT NULL,
+    description meterbook.usage_description NOT NULL,
     workspace text,
     workflow text,
     execution text,
@@ -2789,12 +2863,7 @@ CREATE TABLE meterbook.usage_log (
     line text,
     corrects uuid,
     reason text,
-    CONSTRAINT usage_log_amount_is_money CHECK (((amount <> 'NaN'::numeric) AND (amount > '-1000000000000'::numeric) AND (amount < '1000000000000'::numeric) AND (amount = round(amount, 12)))),
-    CONSTRAINT usage_log_category_is_known CHECK ((category = ANY (ARRAY['model'::text, 'fixed'::text, 'tool'::text]))),
-    CONSTRAINT usage_log_description_has_a_length CHECK (((length(description) >= 1) AND (length(description) <= 512))),
-    CONSTRAINT usage_log_occurred_at_is_finite CHECK (((occurred_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < 'infinity'::timestamp with time zone))),
-    CONSTRAINT usage_log_source_has_a_length CHECK (((length(source) >= 1) AND (length(source) <= 128))),
-    CONSTRAINT usage_log_usage_is_positive CHECK (((amount > (0)::numeric) OR (corrects IS NOT NULL)))
+    CONSTRAINT usage_log_usage_is_positive CHECK ((((amount)::numeric > (0)::numeric) OR (corrects IS NOT NULL)))
 )
 PARTITION BY RANGE (recorded_at);
 
@@ -2810,11 +2879,11 @@ CREATE TABLE meterbook.usage_log_default (
     belongs_to bigint,
     day integer,
     actor_id bigint CONSTRAINT usage_log_actor_id_not_null NOT NULL,
-    occurred_at timestamp with time zone CONSTRAINT usage_log_occurred_at_not_null NOT NULL,
-    amount numeric CONSTRAINT usage_log_amount_not_null NOT NULL,
-    category text CONSTRAINT usage_log_category_not_null NOT NULL,
-    source text CONSTRAINT usage_log_source_not_null NOT NULL,
-    description text CONSTRAINT usage_log_description_not_null NOT NULL,
+    occurred_at meterbook.usage_time CONSTRAINT usage_log_occurred_at_not_null NOT NULL,
+    amount meterbook.usage_amount CONSTRAINT usage_log_amount_not_null NOT NULL,
+    category meterbook.usage_category CONSTRAINT usage_log_category_not_null NOT NULL,
+    source meterbook.usage_source CONSTRAINT usage_log_source_not_null NOT NULL,
+    description meterbook.usage_description CONSTRAINT usage_log_description_not_null NOT NULL,
     workspace text,
     workflow text,
     execution text,
@@ -2822,12 +2891,7 @@ CREATE TABLE meterbook.usage_log_default (
     line text,
     corrects uuid,
     reason text,
-    CONSTRAINT usage_log_amount_is_money CHECK (((amount <> 'NaN'::numeric) AND (amount > '-1000000000000'::numeric) AND (amount < '1000000000000'::numeric) AND (amount = round(amount, 12)))),
-    CONSTRAINT usage_log_category_is_known CHECK ((category = ANY (ARRAY['model'::text, 'fixed'::text, 'tool'::text]))),
-    CONSTRAINT usage_log_description_has_a_length CHECK (((length(description) >= 1) AND (length(description) <= 512))),
-    CONSTRAINT usage_log_occurred_at_is_finite CHECK (((occurred_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < 'infinity'::timestamp with time zone))),
-    CONSTRAINT usage_log_source_has_a_length CHECK (((length(source) >= 1) AND (length(source) <= 128))),
-    CONSTRAINT usage_log_usage_is_positive CHECK (((amount > (0)::numeric) OR (corrects IS NOT NULL)))
+    CONSTRAINT usage_log_usage_is_positive CHECK ((((amount)::numeric > (0)::numeric) OR (corrects IS NOT NULL)))
 );
 
 CREATE TABLE meterbook.usage_rollup (
@@ -3473,6 +3537,8 @@ GRANT ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint
 REVOKE ALL ON FUNCTION meterbook.window_of(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.without_home(deltas tid[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.write_at_home(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) TO meterbook_writer;

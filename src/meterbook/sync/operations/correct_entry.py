@@ -11,7 +11,7 @@ from psycopg import Connection
 from meterbook.core.entries import KEY_LENGTH_MAX, check_parsed, check_text
 from meterbook.core.event_keys import of_event_key, plain
 from meterbook.core.money import ZERO, parse_amount
-from meterbook.core.recorded import Answer, Recorded
+from meterbook.core.recorded import WRITTEN, Answer, Recorded
 from meterbook.errors import (
     AttributionUnavailable,
     Conflict,
@@ -22,7 +22,7 @@ from meterbook.errors import (
     UnknownEntry,
 )
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, Attribute, Parties
-from meterbook.sync.operations.record_usage import WRITTEN, recorded
+from meterbook.sync.operations.record_usage import recorded
 from meterbook.sync.postgres import recording
 
 REASON_LENGTH_MAX = 1000

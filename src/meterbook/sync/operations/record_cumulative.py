@@ -2,7 +2,6 @@
 """A running total (BEHAVIOUR §3.6): the ledger keeps its maximum and grows by each rise."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -37,7 +36,7 @@ def record_cumulative(
     check_text("request", request)
     if usage.period is not None:
         raise InvalidUsage([Problem(None, "period", "invalid_period", "each rise is placed by its own time")])
-    entries = check_entries([replace(usage, event_key=request)], currency)
+    entries = check_entries([usage._replace(event_key=request)], currency)
     if not entries:
         return NOTHING_NEW
     arguments = entries[0]._asdict() | {"request": request, "total": entries[0].amount, "at": at}

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from meterbook.core.entries import Entry
 from meterbook.core.money import EXACT, ZERO
-from meterbook.core.recorded import Answer, Outcome, Recorded, RecordedEntry
+from meterbook.core.recorded import WRITTEN, Answer, Recorded, recorded_entry
 from meterbook.errors import (
     AttributionUnavailable,
     Conflict,
@@ -33,8 +33,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "occurred_in_the_future": ("occurred_at", "is more than 5 minutes ahead of the ledger's clock"),
 }
 """Outcomes that name a mistake: the field, and what is wrong with it."""
-
-WRITTEN: dict[str, Outcome] = {"inserted": "inserted", "replayed": "replayed", "unchanged": "unchanged"}
 
 
 def record_usage(
@@ -76,7 +74,7 @@ def answer_usage(
 def find_refusal(conn: Connection[Any], entries: Sequence[Entry], answers: Sequence[Answer]) -> MeterbookError | None:
     """What to raise for the answers of one call, if anything: mistakes before conflicts before what may pass by itself."""
     outcomes = {answer.outcome for answer in answers}
-    if outcomes <= WRITTEN.keys():
+    if outcomes <= WRITTEN:
         return None
     problems = [
         _problem(entry, answer) for entry, answer in zip(entries, answers, strict=True) if answer.outcome in REFUSALS
@@ -124,19 +122,6 @@ def _said(entry: Entry) -> dict[str, str | Decimal | int | None]:
 def recorded(answers: Sequence[Answer]) -> Recorded:
     """The reply to a call of which nothing was refused."""
     inserted = [answer.amount for answer in answers if answer.outcome == "inserted"]
-    replayed = sum(answer.outcome == "replayed" for answer in answers)
+    replayed = sum([answer.outcome == "replayed" for answer in answers])
     add: Callable[[Decimal, Decimal], Decimal] = EXACT.add
-    return Recorded(len(inserted), replayed, reduce(add, inserted, ZERO), tuple(map(_recorded_entry, answers)))
-
-
-def _recorded_entry(answer: Answer) -> RecordedEntry:
-    assert answer.entity is not None and answer.period is not None and answer.recorded_at is not None  # noqa: S101, PT018  written
-    return RecordedEntry(
-        answer.key,
-        WRITTEN[answer.outcome],
-        answer.entity,
-        answer.period,
-        answer.belongs_to,
-        answer.amount,
-        answer.recorded_at,
-    )
+    return Recorded(len(inserted), replayed, reduce(add, inserted, ZERO), tuple([recorded_entry(a) for a in answers]))
