@@ -30,7 +30,7 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       (§12)
 - R15 A user is deleted only if every period that would end in a charge can be addressed. (§12)
 - R16 A subscription that rests opens no period; when it is entitled again, the window that contains now opens with
-      the terms of now. (§4)
+      what was in force in it, rested or not; of a change between overage and none the last kind alone. (§4, §7)
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
 - R18 What an allowance has risen to a cut does not take back, also a cut that counts from before the rise. Of two
       changes at one instant inside a period the larger counts. (§7)
@@ -333,12 +333,11 @@ class Auditor:
         return end if sub.entitled or end > self.now else max(end, sub.ends)
 
     def _wake(self, sub: Subscription) -> None:
-        """R16: entitled again, the window that contains now opens, with the terms of now."""
+        """R16: entitled again, the window that contains now opens."""
         last = self.window(sub)
         if sub.entitled and last.end <= self.now:
             monthly = sub.every == 1
             start = max(sub.starts if monthly else last_boundary(sub.anchor, self.now), last.end)
-            sub.segments = [old for old in sub.segments if old.at < start] + [replace(sub.terms, at=start)]
             self._open(sub, start, sub.ends if monthly else min(next_boundary(sub.anchor, start), sub.ends))
 
     def _open(self, sub: Subscription, start: datetime, end: datetime) -> None:
@@ -497,7 +496,7 @@ class Auditor:
 
     def _restate(self, ours: Subscription, said: Subscription, terms: Terms) -> None:
         ours.status = said.status
-        ours.customer, ours.stripe = said.customer, said.stripe
+        ours.customer, ours.stripe = said.customer or ours.customer, said.stripe or ours.stripe
         if not ours.ours:
             ours.cancel = said.cancel
         if (terms.plan, terms.counted) != (ours.terms.plan, ours.terms.counted):

@@ -112,11 +112,9 @@ def allowance(segments: Sequence[Terms], start: datetime, end: datetime) -> tupl
     earlier = [terms for terms in segments if terms.at <= start]
     within = [terms for terms in segments if start < terms.at < end]
     force = [*(earlier[-1:] or segments[:1]), *within]
-    return (
-        max(terms.included for terms in force),
-        max(terms.refresh for terms in force),
-        any(terms.has_overage for terms in force),
-    )
+    has_overage = force[-1].has_overage
+    alike = [terms for terms in force if terms.has_overage == has_overage]
+    return max(terms.included for terms in alike), max(terms.refresh for terms in alike), has_overage
 
 
 def legacy_days(

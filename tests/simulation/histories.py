@@ -115,7 +115,7 @@ def _subscribe(random: Random) -> dict[str, Any]:
         "interval": random.choice(("month", "month", "month", "year")),
         "back": random.choice((0, 0, 0, 60, 86_400, 9 * 86_400, 20 * 86_400)),
         "status": random.choice(("active", "active", "active", "trialing")),
-        "ids": random.random() < 0.85,
+        "ids": random.random() < 0.75,
     }
 
 
@@ -218,7 +218,7 @@ MAKERS: Mapping[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
     "release": (2, lambda r: {"nth": r.randrange(6)}),
     "block": (1, lambda r: {"entity": r.choice(ENTITIES), "reason": r.choice(("dispute", "administrative"))}),
     "unblock": (2, lambda r: {"entity": r.choice(ENTITIES), "reason": r.choice(("dispute", "administrative"))}),
-    "ids": (3, lambda r: {"entity": r.choice(ENTITIES), "present": r.random() < 0.7}),
+    "ids": (3, lambda r: {"entity": r.choice(ENTITIES)}),
     "baseline": (
         1,
         lambda r: {
@@ -253,7 +253,7 @@ def make_history(seed: int, length: int, kinds: Sequence[str] = LEDGER) -> Histo
     steps += [Step("workspace", {"name": "w1", "payer": "organization:o1"}), Step("workspace", {"name": "w2"})]
     first = random.sample(ENTITIES, 4 if "sweep" in kinds else 3)
     steps += [
-        Step("subscribe", _subscribe(random) | {"entity": entity, "ids": random.random() < 0.9}) for entity in first
+        Step("subscribe", _subscribe(random) | {"entity": entity, "ids": random.random() < 0.8}) for entity in first
     ]
     weights = [(BILLING_WEIGHTS if "sweep" in kinds else {}).get(kind, MAKERS[kind][0]) for kind in kinds]
     drawn = random.choices(list(kinds), weights, k=max(0, length - len(steps)))

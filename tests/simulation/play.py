@@ -4,7 +4,6 @@ The auditor goes first: a step that the rules leave unclear is left out on both 
 histories share one database. The billing steps are played once the Book has `sweep`.
 """
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -34,8 +33,15 @@ CUSTOMER = {"stripe_customer": "cus", "stripe_subscription": "sub"}
 PROMISED = {"invalid_usage", "key_conflict", "membership_refused", "correction_refused", "unknown_plan"}
 
 
+ERASED = "(erased)"
+
+
 class Difference(Exception):
-    """The Book and the auditor disagree."""
+    """The Book and the auditor disagree; `step`: in which one it showed, None at the end."""
+
+    def __init__(self, text: str, step: int | None = None) -> None:
+        self.step = step
+        super().__init__(text)
 
 
 class SettableClock(Protocol):
@@ -66,11 +72,7 @@ class Billing(Protocol):
 
 def kinds_of(book: Book) -> Sequence[str]:
     """The steps that this Book can play."""
-    if not hasattr(book, "sweep"):
-        return LEDGER
-    if os.environ.get("METERBOOK_SIM_BILLING"):
-        return BILLING
-    return tuple(kind for kind in LEDGER if kind != "seal")
+    return BILLING if hasattr(book, "sweep") else LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,9 @@ async def play(
         try:
             unclear += not await player.step(step, number)
         except Difference as found:
-            raise Difference(f"step {number}, {step}, at {clock.now}: {found}") from found
+            raise Difference(f"step {number}, {step}, at {clock.now}: {found}", number) from found
         except MeterbookError as error:
-            raise Difference(f"step {number}, {step}, at {clock.now}: the Book raised {error!r}") from error
+            raise Difference(f"step {number}, {step}, at {clock.now}: the Book raised {error!r}", number) from error
     await player.compare_everything()
     return Played(len(history.steps), unclear)
 
@@ -176,10 +178,9 @@ class Player:
         figures = self.auditor.figures(period)
         for name in ("total", "count", "given_back", "refresh", "effective", "overage"):
             self.equal(f"{name} of {entity}, period from {period.start}", getattr(found, name), getattr(figures, name))
-        spent = {actor: amount for actor, amount in found.by_actor.items() if amount}
-        self.equal(
-            f"actors of {entity}", spent, {actor: amount for actor, amount in figures.by_actor.items() if amount}
-        )
+        spent = sorted((_erased(actor), amount) for actor, amount in found.by_actor.items() if amount)
+        expected = sorted((self._actor(actor), amount) for actor, amount in figures.by_actor.items() if amount)
+        self.equal(f"actors of {entity}", spent, expected)
 
     def _compare_bounds(self, entity: str, found: Any, period: Period) -> None:
         state = "closed" if period.closed else "closing" if period.end <= self.auditor.now else "open"
@@ -250,8 +251,9 @@ class Player:
             self.equal(f"summary of {entity}", (page.summary.count, page.summary.amount), (len(expected), summed))
             if not expected:
                 break
-        shown = sorted((each.actor, each.amount, each.recorded_at) for each in found)
-        self.equal(f"list of {entity}", shown, sorted((each.actor, each.amount, each.recorded) for each in expected))
+        shown = sorted((_erased(each.actor), each.amount, each.recorded_at) for each in found)
+        ours = sorted((self._actor(each.actor), each.amount, each.recorded) for each in expected)
+        self.equal(f"list of {entity}", shown, ours)
         order = [each.recorded_at for each in found]
         self.equal(f"order of the list of {entity}", order, sorted(order, reverse=True))
 
@@ -276,13 +278,21 @@ class Player:
         kind, name = entity.split(":", 1)
         return f"{kind}:{self._name(name)}"
 
+    def _actor(self, actor: str) -> str:
+        """As the Book shows who acted: somebody who was deleted has no name any more (I2)."""
+        return ERASED if f"user:{actor}" in self.auditor.deleted else actor
+
     def _user(self, user: str) -> str:
         if f"user:{self._name(user)}" in self.auditor.deleted:
             raise Unclear
         return self._name(user)
 
     def _named(self, entity: str | None) -> str | None:
-        return None if entity is None else self._entity(entity)
+        """Of somebody who was deleted it would be somebody new."""
+        named = None if entity is None else self._entity(entity)
+        if named in self.auditor.deleted:
+            raise Unclear
+        return named
 
     def _occurred(self, when: tuple[str, int] | None, entity: str) -> datetime | None:
         if when is None:
@@ -372,6 +382,8 @@ class Player:
         """Said again, turned round; or with something else in one entry, which is refused if its key was used."""
         said = list(self._nth(self.calls, nth))
         said = said[turn:] + said[:turn]
+        if {name for each in said for name in (f"user:{each.actor}", each.entity)} & self.auditor.deleted:
+            raise Unclear  # somebody new of the same name
         if change == "amount" and len(said) == 1:
             said = [replace(said[0], amount=said[0].amount + "1" if "." in said[0].amount else said[0].amount + ".1")]
         if change == "entity" and said[0].attribution is None:
@@ -408,7 +420,7 @@ class Player:
         shown = [each for each in found.entries if each.outcome != "unchanged"]
         self.equal("number of entries answered", len(shown), len(entries))
         for ours, theirs in zip(entries, shown, strict=True):
-            self.equal("payer", theirs.entity, ours.entity)
+            self.equal("payer", _erased(theirs.entity), ERASED if ours.entity in self.auditor.deleted else ours.entity)
             if not {theirs.period, theirs.belongs_to} <= {None, *self.ids.values()}:
                 await self._align(ours.entity)
             where = [theirs.period, theirs.belongs_to if ours.corrects is None else None]
@@ -452,7 +464,7 @@ class Player:
         known = [entry for entry in self.auditor.entries if entry.key in self.entry_ids]
         past = [entry for entry in known if self.auditor.periods[entry.period].closed and entry.corrects is None]
         entry = self._nth(past if closed and past else known, nth)
-        if f"user:{entry.actor}" in self.auditor.deleted:
+        if {f"user:{entry.actor}", entry.entity} & self.auditor.deleted:
             raise Unclear
         amount = f"{round(entry.amount * Decimal(share), 12):f}"
         key = self._name(f"c{nth}" if again else f"c{nth} of {self.number}")
@@ -538,9 +550,11 @@ class Player:
     async def _cancel(self, entity: str, cancel: bool) -> None:
         await self._put(**self._said(self._subscription(entity), cancel_at_period_end=cancel))
 
-    async def _ids(self, entity: str, present: bool) -> None:
-        ids = CUSTOMER if present else dict.fromkeys(CUSTOMER)
-        await self._put(**self._said(self._subscription(entity), **ids))
+    async def _ids(self, entity: str) -> None:
+        """A subscription that began without Stripe ids gets them."""
+        without = [sub for sub in self.auditor.subscriptions.values() if sub.ended_at is None and sub.customer is None]
+        sub = self._nth(without, ENTITIES.index(entity))
+        await self._put(**self._said(sub, **CUSTOMER))
 
     async def _end(self, entity: str, back: int) -> None:
         at = self.auditor.now - timedelta(seconds=back)
@@ -604,6 +618,7 @@ class Player:
 
     async def _delete_user(self, user: str) -> None:
         name = self._user(user)
+        await self.book.resolve(name)  # only somebody who is known is deleted
         await self._both(lambda: self.auditor.delete_user(name), lambda: self.billing.delete_user(name))
 
     # ------------------------------------------------------------------------------------------------------------ billing
@@ -763,6 +778,11 @@ class Player:
             lambda: self.billing.set_baseline(named, amount, audit=audit),
         )
         self.touched.add(named)
+
+
+def _erased(actor: str) -> str:
+    """An actor's or entity's name."""
+    return ERASED if actor.startswith(("#", "user:#")) else actor
 
 
 def _plain(shown: Sequence[object]) -> list[str]:

@@ -28,11 +28,14 @@ class Stage:
         )
 
     async def fails(self, history: History) -> bool:
+        return await self.difference(history) is not None
+
+    async def difference(self, history: History) -> Difference | None:
         try:
             await self.play(history)
-        except Difference:
-            return True
-        return False
+        except Difference as found:
+            return found
+        return None
 
 
 @asynccontextmanager
@@ -44,8 +47,11 @@ async def stage(database_url: str, clock: Clock) -> AsyncIterator[Stage]:
 async def play_or_explain(on: Stage, seed: int, steps: int) -> None:
     """Raises with the seed, the shrunk history and what differs in it."""
     history = make_history(seed, steps, kinds_of(on.book))
-    if not await on.fails(history):
+    first = await on.difference(history)
+    if first is None:
         return
+    if first.step is not None:
+        history = History(history.seed, history.start, history.steps[: first.step + 1])
     smallest = await shrink(history, on.fails)
     try:
         await on.play(smallest)

@@ -12,16 +12,13 @@ from tests.simulation.stage import HISTORIES_A_DATABASE, play_or_explain, stage
 HISTORIES = int(os.environ.get("METERBOOK_SIM_HISTORIES", "40"))
 STEPS = int(os.environ.get("METERBOOK_SIM_STEPS", "60"))
 GROUPS = 8
-# Histories where the billing engine's periods and the auditor's are still at odds (docs/internals/status.md): trials that
-# begin to rest, subscriptions that pass to an organization while they rest. They are next, and are played by their number.
-AT_ODDS = (17, 22, 32)
 
 
 def chosen(seed: int) -> list[int]:
     """The same every time, or of METERBOOK_TEST_SEED."""
     if "METERBOOK_TEST_SEED" in os.environ:
         return [Random(f"{seed} {number}").randrange(2**32) for number in range(HISTORIES)]
-    return [number for number in range(1, HISTORIES + 1) if number not in AT_ODDS]
+    return list(range(1, HISTORIES + 1))
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
