@@ -4,22 +4,29 @@
 tokens, within a bracket of input tokens, so the rates of a (model, UTC day, bracket) are read once and multiplied
 after that. The few models whose price depends on the hour go through ``calc_price`` each time. A test holds the two
 ways against each other for every model of the data.
+
+The library is imported where it is used: it is a quarter of the start of every command, and few commands price.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import NamedTuple
+from __future__ import annotations
 
-import genai_prices
-from genai_prices.data_snapshot import DataSnapshot, get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, TimeOfDateConstraint
+from bisect import bisect_left
+from dataclasses import dataclass
+from datetime import UTC
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date, datetime
+
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 AMOUNT_PLACES_MAX = 12
 RATES_CACHED_MAX = 10_000
-PRICES_VERSION = genai_prices.__version__
+PRICES_VERSION = version("genai-prices")
 
 _NOTHING = Decimal(0)
 _SMALLEST = Decimal(1).scaleb(-AMOUNT_PLACES_MAX)
@@ -70,6 +77,8 @@ class PriceBook:
     """Prices by model and time, remembered for as long as the import runs."""
 
     def __init__(self) -> None:
+        from genai_prices.data_snapshot import get_snapshot
+
         self._snapshot: DataSnapshot = get_snapshot()
         self._schedules: dict[tuple[str | None, str, date], _Schedule | None] = {}
 
@@ -103,8 +112,10 @@ class PriceBook:
             ) from error
 
     def _hourly_price(self, model: str, tokens: Tokens, at: datetime, provider: str | None) -> Decimal:
+        from genai_prices import Usage
+
         found, info = self._find(model, provider)
-        usage = genai_prices.Usage(
+        usage = Usage(
             input_tokens=tokens.input,
             output_tokens=tokens.output,
             cache_read_tokens=tokens.cache_read,
@@ -144,11 +155,15 @@ def _cost(rate: Decimal | None, count: int, use: str, model: str) -> Decimal:
 
 
 def _depends_on_the_hour(info: ModelInfo) -> bool:
+    from genai_prices.types import TimeOfDateConstraint
+
     prices = info.prices if isinstance(info.prices, list) else []
     return any(isinstance(price.constraint, TimeOfDateConstraint) for price in prices)
 
 
 def _tier_starts(prices: ModelPrice) -> Iterator[int]:
+    from genai_prices.types import TieredPrices
+
     for price in vars(prices).values():
         if isinstance(price, TieredPrices):
             yield from (tier.start for tier in price.tiers)
@@ -168,6 +183,8 @@ def _rates(prices: ModelPrice, input_tokens: int) -> Rates:
 
 
 def _unit_rate(prices: ModelPrice, unit: str, input_tokens: int, per: Decimal) -> Decimal | None:
+    from genai_prices.types import TieredPrices
+
     price = getattr(prices, unit)
     if isinstance(price, TieredPrices):
         above = [tier.price for tier in price.tiers if input_tokens > tier.start]

@@ -22,8 +22,8 @@ def month_of(at: datetime) -> datetime:
     return datetime(at.year, at.month, 1, tzinfo=UTC)
 
 
-def next_month(start: datetime) -> datetime:
-    return month_of(start + timedelta(days=32))
+def next_month(at: datetime) -> datetime:
+    return month_of(month_of(at) + timedelta(days=32))
 
 
 @dataclass
@@ -59,21 +59,42 @@ class Row:
 
 @dataclass
 class Subscription:
+    """`months`: what the clock opened while it was entitled. `until`: set to cancel then, at the end of a month, by us (§12)."""
+
+    name: str
     plan: str
     entitled: bool
-    since: datetime
+    months: set[datetime] = field(default_factory=set)
+    until: datetime | None = None
+
+    def ended(self, now: datetime) -> bool:
+        return self.until is not None and self.until <= now
+
+    def open(self, month: datetime) -> None:
+        """One that rests opens none (§4)."""
+        if self.entitled and not self.ended(month):
+            self.months.add(month)
 
 
 @dataclass
 class Model:
     now: datetime
     rows: dict[str, Row] = field(default_factory=dict)
-    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    subscriptions: dict[str, list[Subscription]] = field(default_factory=dict)
+    """By owner, the newest last: one that has ended stays ended."""
     member_of: dict[str, str] = field(default_factory=dict)
     workspaces: dict[str, str | None] = field(default_factory=dict)
     closed: set[tuple[str, datetime]] = field(default_factory=set)
     totals: dict[str, tuple[str, Decimal, str]] = field(default_factory=dict)
     """Running totals by request: actor, total, and who pays."""
+
+    def pass_time(self, now: datetime) -> None:
+        """The clock opens the months that begin meanwhile (§10)."""
+        while (month := next_month(self.now)) <= now:
+            self.now = month
+            for owned in self.subscriptions.values():
+                owned[-1].open(month)
+        self.now = now
 
     # --------------------------------------------------------------------------------------------------- who pays, and where
 
@@ -85,28 +106,34 @@ class Model:
         if named or placed:
             return str(named or placed)
         purses = [f"user:{actor}", *([f"organization:{self.member_of[actor]}"] if actor in self.member_of else [])]
-        entitled = [purse for purse in purses if self._entitled(purse)]
-        best = max(
-            entitled, key=lambda purse: (RANKS[self.subscriptions[purse].plan], purse.startswith("org")), default=None
-        )
+        best = max(filter(self._paying, purses), key=self._rank, default=None)
         return best or f"user:{actor}"
 
     def home(self, entity: str) -> datetime:
         """The running subscription period, else the free one."""
-        return month_of(self.now) if self._entitled(entity) else FREE
+        return month_of(self.now) if self._paying(entity) else FREE
 
     def place(self, entity: str, occurred: datetime) -> tuple[datetime, datetime | None]:
-        """§3.8: where an entry is booked, and if it is late what it belongs to."""
+        """§3.8: where an entry is booked, and if it is late what it belongs to. A month whose subscription rests takes none (§4)."""
         month = month_of(occurred)
         if (entity, month) in self.closed:
             return self.home(entity), month
-        known = self.subscriptions.get(entity)
-        if known is not None and known.entitled and month >= known.since:
-            return month, None
+        for known in self.subscriptions.get(entity, []):
+            if known.entitled and month in known.months:
+                return month, None
         return FREE, None
 
-    def _entitled(self, entity: str) -> bool:
-        return entity in self.subscriptions and self.subscriptions[entity].entitled
+    def _latest(self, entity: str) -> Subscription | None:
+        """One that has not ended."""
+        latest = self.subscriptions.get(entity, [None])[-1]
+        return None if latest is None or latest.ended(self.now) else latest
+
+    def _paying(self, entity: str) -> bool:
+        latest = self._latest(entity)
+        return latest is not None and latest.entitled
+
+    def _rank(self, entity: str) -> tuple[int, bool]:
+        return RANKS[self.subscriptions[entity][-1].plan], entity.startswith("organization")
 
     # ------------------------------------------------------------------------------------------------------------- recording
 
@@ -164,18 +191,48 @@ class Model:
 
     # ------------------------------------------------------------------------------------------------------------- customers
 
-    def subscribe(self, owner: str, plan: str, *, entitled: bool) -> None:
-        known = self.subscriptions.get(owner)
-        self.subscriptions[owner] = Subscription(plan, entitled, known.since if known else month_of(self.now))
+    def subscribe(self, owner: str, plan: str, *, entitled: bool) -> Subscription:
+        """Stripe's word: of the one there is, which stays set to cancel if it is, or of a new one."""
+        before = self._paid_for()
+        said = self._latest(owner)
+        if said is None:
+            mine = self.subscriptions.setdefault(owner, [])
+            said = Subscription(f"{owner} {len(mine)}", plan, entitled)
+            mine.append(said)
+        said.plan, said.entitled = plan, entitled
+        said.open(month_of(self.now))
+        self._begin_to_pay(before)
+        return said
+
+    def is_set_to_cancel(self, owner: str) -> bool:
+        latest = self._latest(owner)
+        return latest is not None and latest.until is not None
 
     def join(self, organization: str, user: str) -> None:
+        before = self._paid_for()
         if self.member_of.setdefault(user, organization) != organization:
             raise Refused("membership_refused")
+        self._begin_to_pay(before)
 
     def leave(self, organization: str, user: str) -> None:
+        """§12: takes back a cancellation of ours."""
         if self.member_of.get(user) != organization:
             raise Refused("membership_refused")
         del self.member_of[user]
+        own = self._latest(f"user:{user}")
+        if own is not None:
+            own.until = None
+
+    def _paid_for(self) -> set[str]:
+        """The members whose organization pays for them."""
+        return {user for user, name in self.member_of.items() if self.payer(user) == f"organization:{name}"}
+
+    def _begin_to_pay(self, before: set[str]) -> None:
+        """§12: from now on an organization pays, so the person's own subscription is set to cancel at its period's end."""
+        for user in self._paid_for() - before:
+            own = self._latest(f"user:{user}")
+            if own is not None and own.until is None:
+                own.until = next_month(self.now)
 
     # --------------------------------------------------------------------------------------------------------------- figures
 
