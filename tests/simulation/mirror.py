@@ -89,8 +89,14 @@ class Mirror:
             found = max(over, key=lambda each: each.end)
         figures, used, limit = auditor.figures(found), auditor.used(entity), auditor.limit(entity)
         shown = {name: getattr(figures, name) for name in figures.__slots__}
+        shown["by_actor"] = {self._actor(actor): amount for actor, amount in figures.by_actor.items()}
         standing = {"limit": limit, "status": status_of(used, limit), "percent": Decimal(percent_of(used, limit))}
         return SimpleNamespace(period=self._period(found), **shown, **standing)
+
+    def _actor(self, actor: str) -> str:
+        """Of somebody who was deleted the number is left."""
+        deleted = list(self._now.deleted)
+        return f"#{deleted.index(f'user:{actor}')}" if f"user:{actor}" in deleted else actor
 
     def _period(self, period: Period) -> Any:
         state = "closed" if period.closed else "closing" if period.end <= self._now.now else "open"
@@ -107,7 +113,7 @@ class Mirror:
         """Whole pages of what the entity was charged for, newest first."""
         first = cursor or 0
         rows = [entry for entry in self._now.entries if entry.entity == entity][::-1]
-        shown = [SimpleNamespace(actor=e.actor, amount=e.amount, recorded_at=e.recorded) for e in rows]
+        shown = [SimpleNamespace(actor=self._actor(e.actor), amount=e.amount, recorded_at=e.recorded) for e in rows]
         more = first + limit if first + limit < len(rows) else None
         summary = SimpleNamespace(count=len(rows), amount=sum((entry.amount for entry in rows), Decimal(0)))
         return SimpleNamespace(entries=shown[first : first + limit], next_cursor=more, summary=summary)
