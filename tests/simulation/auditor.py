@@ -34,7 +34,7 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
 - R18 What an allowance has risen to a cut does not take back, also a cut that counts from before the rise. Of two
       changes at one instant inside a period the larger counts. (§7)
-- R19 Nobody is told that nothing of a limit of 0 is used up. (§8)
+- R19 Nobody is told that a limit of 0 is used up: nothing was ever allowed. (§8)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
@@ -280,14 +280,10 @@ def exact(text: str, *, signed: bool = False) -> Decimal:
 
 
 class Auditor:
-    """The whole ledger and its billing, as lists. Every call is at `now`, which `at` moves and which never goes back.
+    """The whole ledger and its billing, as lists. Every call is at `now`, which `at` moves and which never goes back."""
 
-    `cancels`: joining sets the personal subscription to cancel (§12), which a ledger without a billing engine doesn't do.
-    """
-
-    def __init__(self, now: datetime, *, cancels: bool = True) -> None:
+    def __init__(self, now: datetime) -> None:
         self.now = now
-        self.cancels = cancels
         self.subscriptions: dict[str, Subscription] = {}
         self.periods: list[Period] = []
         self.entries: list[Entry] = []
@@ -301,7 +297,7 @@ class Auditor:
         self.limits: dict[str, Decimal] = {}
         self.caps: dict[tuple[str, str], Decimal] = {}
         self.blocks: dict[str, set[str]] = {}
-        self.cancellations: list[tuple[str, bool]] = []
+        self.cancellations: list[tuple[str, str, bool]] = []
         self.alerts: list[tuple[str, int, int]] = []
         self.deleted: set[str] = set()
         self.conflicts = 0
@@ -1005,7 +1001,7 @@ class Auditor:
     def alert(self, entity: str) -> None:
         """§8 80 % and 100 %, each once a period; both armed again below 70 %; a jump over both says the 100 % one only (R19)."""
         period, used, limit = self.current(entity), self.used(entity), self.limit(entity)
-        reached = [mark for mark in (80, 100) if used > 0 and used * 100 >= limit * mark]
+        reached = [mark for mark in (80, 100) if limit > 0 and used * 100 >= limit * mark]
         if used * 100 < limit * 70:
             period.claimed.clear()
         elif reached and reached[-1] not in period.claimed:
@@ -1117,19 +1113,17 @@ class Auditor:
 
     def _begin_to_pay(self, before: set[tuple[str, str]]) -> None:
         """R8. Our doing is noted, and one outbox row a change is due."""
-        if not self.cancels:
-            return
         for _, user in sorted(self._paid_members() - before):
             for sub in self._all():
                 if sub.owner == f"user:{user}" and sub.ended_at is None and not sub.cancel:
                     sub.cancel = sub.ours = True
-                    self.cancellations.append((sub.id, True))
+                    self.cancellations.append((sub.owner, sub.id, True))
 
     def _take_back(self, user: str) -> None:
         for sub in self._all():
             if sub.owner == f"user:{user}" and sub.ours and sub.ended_at is None:
                 sub.cancel = sub.ours = False
-                self.cancellations.append((sub.id, False))
+                self.cancellations.append((sub.owner, sub.id, False))
 
     def delete_user(self, user: str) -> None:
         """§12 ends the subscription first (a cut); refused while money can't be addressed, and for an owner."""

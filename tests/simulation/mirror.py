@@ -121,7 +121,7 @@ class Mirror:
     async def verify(self) -> list[Any]:
         return []
 
-    async def compact(self) -> None:
+    async def fold(self) -> None:
         """There is nothing to fold."""
 
     # ---------------------------------------------------------------------------------------------------------- customers
@@ -160,7 +160,7 @@ class Mirror:
         with refusals():
             return self._now.check(actor, workspace)
 
-    async def hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> None:
+    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> None:
         with refusals():
             found = self._now.hold(actor, amount, hold_id, ttl_s)
         if not found.allowed:
@@ -201,8 +201,21 @@ class Mirror:
         charged, paid, reason = self._now.bill_threshold(entity)
         return SimpleNamespace(charged_cents=charged * 100, credits_cents=paid * 100, reason=reason)
 
-    async def sweep(self) -> None:
+    async def sweep(self) -> Any:
         self._now.sweep()
+        return SimpleNamespace(failed=())
+
+    async def outbox(self, entity: str) -> list[Any]:
+        auditor = self._now
+        ours = [period for period in auditor.periods if period.entity == entity]
+        charges = [charge.amount * 100 for period in ours for charge in period.charges if charge.amount]
+        alerts = [(number, mark) for name, number, mark in auditor.alerts if name == entity]
+        cancels = [(sub, cancel) for owner, sub, cancel in auditor.cancellations if owner == entity]
+        said: list[tuple[str, dict[str, Any]]] = [("charge", {"amount_cents": each}) for each in charges]
+        said += [("alert", {"period": number, "alert": f"limit_{mark}"}) for number, mark in alerts]
+        named = "cancel_at_period_end"
+        said += [(named, {"subscription": sub, named: cancel}) for sub, cancel in cancels]
+        return [SimpleNamespace(kind=kind, payload=payload) for kind, payload in said]
 
     async def charges(self, entity: str, period: int) -> list[Any]:
         found = self._now.periods[period]
