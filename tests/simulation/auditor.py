@@ -617,6 +617,22 @@ class Auditor:
             raise Refused("invalid_usage")
         return said.entity, said.period
 
+    def prepare(self, said: Said) -> Entry:
+        """An entry that is recorded in a transaction which is still open: nobody sees it, but its place is decided."""
+        entries, keys = list(self.entries), dict(self.keys)
+        self.record([said])
+        entry = self.keys[said.event_key]
+        self.entries, self.keys = entries, keys
+        return entry
+
+    def appear(self, entry: Entry) -> None:
+        """§10: what becomes visible only after the seal is late. It is booked to the open period; its stamp stays."""
+        stamped = self.periods[entry.period]
+        if stamped.closed:
+            entry = replace(entry, period=self.current(entry.entity).number, belongs_to=stamped.number)
+        self.entries.append(entry)
+        self.keys[entry.key] = entry
+
     def _write(
         self,
         key: object,

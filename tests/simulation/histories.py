@@ -144,7 +144,7 @@ def _correct(random: Random) -> dict[str, Any]:
     }
 
 
-MAKERS: Mapping[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
+MAKERS: Mapping[str, tuple[float, Callable[[Random], dict[str, Any]]]] = {
     "jump": (12, _jump),
     "record": (26, _record),
     "batch": (4, _batch),
@@ -232,6 +232,9 @@ MAKERS: Mapping[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
         },
     ),
     "crash": (4, lambda r: {"statement": r.choice((1, 1, 1, 2, 3, 4, 6, 9, 14, 20)), "answered": r.random() < 0.5}),
+    "slow": (4, lambda r: {"user": r.choice(USERS), "amount": r.choice(AMOUNTS), "when": _when(r)}),
+    "commit": (3, lambda r: {"nth": r.randrange(3)}),
+    "delete_organization": (0.4, lambda r: {"name": r.choice(ORGANIZATIONS)}),
     "delete_user": (1, lambda r: {"user": r.choice(USERS[2:])}),
 }
 

@@ -154,6 +154,10 @@ class Mirror:
         with refusals():
             self._now.delete_user(user)
 
+    async def delete_organization(self, organization: str) -> None:
+        with refusals():
+            self._now.delete_organization(organization)
+
     # ------------------------------------------------------------------------------------------------------------ billing
 
     async def check(self, actor: str, workspace: str | None = None) -> Any:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -69,7 +70,7 @@ async def make_mortal(book: Book, accident: Accident) -> None:
 
 class Stage:
     def __init__(self, book: Book, other: Book, clock: Clock, accident: Accident, database_url: str) -> None:
-        self._scene = Scene(book, other, clock, accident.ahead)
+        self._scene = Scene(book, other, clock, accident.ahead, partial(AsyncConnection.connect, database_url))
         self._database_url = database_url
         self.played = 0
 
