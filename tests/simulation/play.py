@@ -737,15 +737,19 @@ class Player:
         while self.slow:
             await self._commit(0)
         await self.book.resolve(name)  # only somebody who is known is deleted
-        both = lambda: self.auditor.delete_user(name), lambda: self.billing.delete_user(name)
-        await self._both(*both, done="unknown_entity")
+        await self._both(
+            lambda: self.auditor.delete_user(name), lambda: self.billing.delete_user(name), done="unknown_entity"
+        )
 
     async def _delete_organization(self, name: str) -> None:
         named = self._name(name)
         while self.slow:
             await self._commit(0)
-        both = lambda: self.auditor.delete_organization(named), lambda: self.billing.delete_organization(named)  # noqa: E731
-        await self._both(*both, done="unknown_entity")
+        await self._both(
+            lambda: self.auditor.delete_organization(named),
+            lambda: self.billing.delete_organization(named),
+            done="unknown_entity",
+        )
 
     # ------------------------------------------------------------------------------------------------------------ billing
 

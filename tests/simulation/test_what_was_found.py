@@ -117,6 +117,14 @@ FOUND = {
         corrected(2, "-0.5", again=True),
         corrected(2, "-0.5", again=True),
     ],
+    "§8 credits that expire lower the limit, and who is beyond it then is told": [
+        subscribed("user:u4", "pro_6000"),
+        Step("grant", {"entity": "user:u4", "amount": "5", "priority": 50, "expires": 3600}),
+        Step("brim", {"entity": "user:u4", "overage": "0.50"}),
+        Step("sweep", {}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
 }  # fmt: skip
 
 

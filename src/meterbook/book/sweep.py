@@ -127,7 +127,7 @@ async def look_at_moved(
 ) -> tuple[int, int]:
     """Thresholds and alerts of the entities whose total moved; gives how many were billed and how many alerts were told."""
     billed = alerts = after = 0
-    while moved := await billing.list_moved(conn, after, ENTITIES_PER_ROUND_MAX):
+    while moved := await billing.list_moved(conn, after, ENTITIES_PER_ROUND_MAX, at):
         for entity_id, moves in moved:
             with failures.kept(f"entity {entity_id} could not be looked at"):
                 async with conn.transaction():

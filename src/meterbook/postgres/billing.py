@@ -191,11 +191,13 @@ async def pass_clocks(
     await _scalar(conn, "pass_clocks", {"entities": list(entities), "actors": list(actors), "at": at})
 
 
-async def list_moved(conn: AsyncConnection[Any], after: int, rows: int) -> list[tuple[int, list[int]]]:
+async def list_moved(
+    conn: AsyncConnection[Any], after: int, rows: int, at: datetime | None
+) -> list[tuple[int, list[int]]]:
     """Entities that moved, and which of their moves are known by now."""
     with refusals():
         async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL["list_moved"], {"after": after, "rows": rows})
+            await cursor.execute(SQL["list_moved"], {"after": after, "rows": rows, "at": at})
             return await cursor.fetchall()
 
 

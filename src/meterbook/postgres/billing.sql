@@ -71,7 +71,8 @@ select meterbook.pass_clocks(%(entities)s::bigint[], %(actors)s::bigint[], coale
 
 -- name: list_moved
 -- Entities to look at for thresholds and alerts, by pages.
-select m.entity_id, array_agg(m.id order by m.id) from meterbook.moved_entity m where m.entity_id > %(after)s
+select m.entity_id, array_agg(m.id order by m.id) from meterbook.moved_entity m
+where m.entity_id > %(after)s and m.since <= coalesce(%(at)s::timestamptz, clock_timestamp())
 group by m.entity_id order by m.entity_id limit %(rows)s
 
 -- name: forget_moved

@@ -799,6 +799,7 @@ begin
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
     perform meterbook.look_again(the_entity, at);
+    perform meterbook.look_again(the_entity, expires_at) where expires_at > at;    -- the limit falls then
     return 'granted';
   end if;
   select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;
@@ -986,6 +987,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
 end $$;
@@ -2437,7 +2439,7 @@ CREATE TABLE meterbook.moved_entity (
     since timestamp with time zone NOT NULL
 );
 
-COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
+COMMENT ON TABLE meterbook.moved_entity IS 'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet; a grant that expires moves the limit then. A row a move, so that one that comes while somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
 
 ALTER TABLE meterbook.moved_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.moved_entity_id_seq

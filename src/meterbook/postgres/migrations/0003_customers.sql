@@ -94,6 +94,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
 end $$;

@@ -171,7 +171,7 @@ create table meterbook.moved_entity (
   primary key (entity_id, id)
 );
 comment on table meterbook.moved_entity is
-  'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while '
+  'Entities whose total or limit moved and that nobody has looked at for thresholds and alerts yet; a grant that expires moves the limit then. A row a move, so that one that comes while '
   'somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
 
 create table meterbook.deferred_close (

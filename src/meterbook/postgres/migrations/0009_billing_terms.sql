@@ -194,6 +194,7 @@ begin
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
     perform meterbook.look_again(the_entity, at);
+    perform meterbook.look_again(the_entity, expires_at) where expires_at > at;    -- the limit falls then
     return 'granted';
   end if;
   select g.* into known from meterbook.credit_grant g where g.grant_key = grant_credit.grant_key;

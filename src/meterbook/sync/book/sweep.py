@@ -126,7 +126,7 @@ def close_period(
 def look_at_moved(conn: Connection[Any], catalog: Catalog, at: datetime | None, failures: Failures) -> tuple[int, int]:
     """Thresholds and alerts of the entities whose total moved; gives how many were billed and how many alerts were told."""
     billed = alerts = after = 0
-    while moved := billing.list_moved(conn, after, ENTITIES_PER_ROUND_MAX):
+    while moved := billing.list_moved(conn, after, ENTITIES_PER_ROUND_MAX, at):
         for entity_id, moves in moved:
             with failures.kept(f"entity {entity_id} could not be looked at"):
                 with conn.transaction():

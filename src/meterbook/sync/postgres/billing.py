@@ -186,11 +186,11 @@ def pass_clocks(conn: Connection[Any], entities: Sequence[int], actors: Sequence
     _scalar(conn, "pass_clocks", {"entities": list(entities), "actors": list(actors), "at": at})
 
 
-def list_moved(conn: Connection[Any], after: int, rows: int) -> list[tuple[int, list[int]]]:
+def list_moved(conn: Connection[Any], after: int, rows: int, at: datetime | None) -> list[tuple[int, list[int]]]:
     """Entities that moved, and which of their moves are known by now."""
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL["list_moved"], {"after": after, "rows": rows})
+            cursor.execute(SQL["list_moved"], {"after": after, "rows": rows, "at": at})
             return cursor.fetchall()
 
 
