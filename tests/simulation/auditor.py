@@ -35,6 +35,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R18 What an allowance has risen to a cut does not take back, also a cut that counts from before the rise. Of two
       changes at one instant inside a period the larger counts. (§7)
 - R19 Nobody is told that a limit of 0 is used up: nothing was ever allowed. (§8)
+- R20 An end that is learned late cuts what was open at its time there, and leaves each window that began since a moment, with the rows
+      that are in it. A closed period stays as it is. (§10)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
@@ -53,6 +55,7 @@ from tests.simulation.figures import (
     FREE_LIMIT,
     FREE_START,
     GRACE,
+    MOMENT,
     MONTHS,
     PLANS,
     RESTING,
@@ -427,7 +430,13 @@ class Auditor:
         moved = said.starts == ours.starts and said.ends != ours.ends
         self._check_clear(ours, said, terms, current, kinds=(later, moved, crossing or said.owner != ours.owner))
         if said.status in ENDED:
-            self._cut(current, terms.at)
+            running = [
+                p for p in self.periods if (p.subscription, p.entity) == (ours.id, ours.owner) and p.end > terms.at
+            ]
+            if any(period.start == self.now for period in running):
+                raise Unclear
+            for period in running:
+                self._cut(period, max(terms.at, period.start + MOMENT))
             ours.status = said.status
             self._end(ours, terms.at)
             return
@@ -446,10 +455,11 @@ class Auditor:
     ) -> None:
         stale = said.starts < current.start and said.starts != ours.starts
         ending = said.status in ENDED
-        cuts = kinds[1] or kinds[2] or ending or said.starts > current.start
+        cuts = kinds[1] or kinds[2] or said.starts > current.start
         if ours.ended_at is not None or stale or sum(kinds) + ending > 1:
             raise Unclear
-        if terms.at < ours.terms.at or terms.at < current.start or (cuts and terms.at <= current.start):
+        late = terms.at < ours.terms.at or terms.at < current.start or (cuts and terms.at <= current.start)
+        if late and not ending:
             raise Unclear
         if said.starts > self.now or (said.every != ours.every and not kinds[0]) or (kinds[1] and ours.every > 1):
             raise Unclear

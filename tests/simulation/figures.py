@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 ZERO = Decimal(0)
 CENT = Decimal("0.01")
 DAY = timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
 GRACE = timedelta(hours=1)
 AHEAD_MAX = timedelta(minutes=5)
 THRESHOLD = Decimal("100.00")

@@ -504,12 +504,12 @@ class Player:
         """Said again, turned round; or with something else in one entry, which is refused if its key was used."""
         said = list(self._nth(self.calls, nth))
         said = said[turn:] + said[:turn]
-        if {name for each in said for name in (f"user:{each.actor}", each.entity)} & self.auditor.deleted:
-            raise Unclear  # somebody new of the same name
         if change == "amount" and len(said) == 1:
             said = [replace(said[0], amount=said[0].amount + "1" if "." in said[0].amount else said[0].amount + ".1")]
         if change == "entity" and said[0].attribution is None:
             said = [replace(each, entity=self._entity("user:u5")) for each in said]
+        if {name for each in said for name in (f"user:{each.actor}", each.entity)} & self.auditor.deleted:
+            raise Unclear  # somebody new of the same name
         await self._call(said)
 
     async def _call(self, said: list[Said]) -> None:

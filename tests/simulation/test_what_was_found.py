@@ -125,6 +125,33 @@ FOUND = {
         jumped(seconds=7200),
         Step("sweep", {}),
     ],
+    "§10 an end that is learned after the boundary leaves the rows of the window since where they are": [
+        subscribed("user:u1", "pro_6000"),
+        jumped(to="user:u1", offset_us=0),
+        jumped(seconds=3599),
+        recorded("u1", "40.505"),
+        Step("end", {"entity": "user:u1", "back": 7200}),
+        recorded("u1", "1.00"),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 an end that is told takes nothing back of what had ended before": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "team_6000"),
+        subscribed("user:u5", "pro", 2, back=86_400),
+        Step("join", {"organization": "o1", "user": "u5"}),
+        jumped(to="user:u5", offset_us=3_600_000_000),
+        Step("end", {"entity": "organization:o1", "back": 7200}),
+        jumped(seconds=60),
+        Step("sweep", {}),
+    ],
+    "§10 what a transaction commits after the seal is late, and its period stays as it is": [
+        subscribed("user:u1", "pro_6000"),
+        Step("slow", {"user": "u1", "amount": "40.505", "when": None}),
+        jumped(to="user:u1", offset_us=3_600_000_000),
+        Step("sweep", {}),
+        Step("commit", {"nth": 0}),
+    ],
 }  # fmt: skip
 
 

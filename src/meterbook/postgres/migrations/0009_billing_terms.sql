@@ -301,7 +301,8 @@ create function meterbook.take_back_cancellations(actors bigint[], at timestampt
 language plpgsql as $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
 -- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
--- first: what it takes back before, or when, one's own ends goes on. Says whether there was one.
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
+-- back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -312,7 +313,8 @@ begin
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
     left join lateral (
-      select max(coalesce(o.ended_at, 'infinity')) as ended_at, min(m.joined_at) as joined_at
+      select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
+             min(m.joined_at) as joined_at
       from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
       where m.actor_id = a.id and m.left_at is null) organization on true
     where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
