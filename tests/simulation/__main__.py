@@ -1,57 +1,70 @@
-"""`python -m tests.simulation [SEED …] [--steps 60] [--histories 1]`: plays seeds on an embedded server, and shrinks what differs."""
+"""`python -m tests.simulation [SEED …] [--first 1 --histories 20] [--steps 60] [--processes 2]`: plays seeds on an embedded server.
+
+What differs is shrunk and printed at once. With --first the seeds are counted from there, and each batch that agrees is said, so that a
+run that was stopped goes on with --first where it was; without seeds and --first they are new ones.
+"""
 
 import argparse
-import asyncio
 import random
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from meterbook.postgres.embedded import Embedded
-from tests.conftest import QUICK, Clock
+from tests.conftest import QUICK
 from tests.databases import Databases
-from tests.simulation.play import Difference
-from tests.simulation.stage import HISTORIES_A_DATABASE, play_or_explain, stage
+from tests.simulation.batch import play_batch
+from tests.simulation.stage import HISTORIES_A_DATABASE
+
+# Nothing here outlives the run; a steady stream of small databases is no load to vacuum.
+ENGINE = QUICK | {"synchronous_commit": "off", "autovacuum": "off"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("seeds", nargs="*", type=int)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--first", type=int)
     parser.add_argument("--histories", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--processes", type=int, default=1)
     said = parser.parse_args()
     seeds = said.seeds or [random.randrange(2**32) for _ in range(said.histories)]
+    if said.first is not None:
+        seeds = list(range(said.first, said.first + said.histories))
     with TemporaryDirectory() as folder:
-        engine = Embedded(Path(folder) / "engine", QUICK)
+        engine = Embedded(Path(folder) / "engine", ENGINE)
         try:
-            with Databases(engine.start(), random.randbytes(6).hex(), "main") as databases:
-                return _play_all(databases, seeds, said.steps)
+            return _play_all(engine.start(), seeds, said)
         finally:
             engine.stop()
 
 
-def _play_all(databases: Databases, seeds: list[int], steps: int) -> int:
-    began, failed = time.monotonic(), 0
-    for first in range(0, len(seeds), HISTORIES_A_DATABASE):
-        with databases.fresh() as url:
-            failed += asyncio.run(_play(url, seeds[first : first + HISTORIES_A_DATABASE], steps))
+def _play_all(server: str, seeds: Sequence[int], said: argparse.Namespace) -> int:
+    began, failed, run = time.monotonic(), 0, random.randbytes(6).hex()
+    batches = [seeds[at : at + HISTORIES_A_DATABASE] for at in range(0, len(seeds), HISTORIES_A_DATABASE)]
+    play = partial(play_batch, server, run, said.steps)
+    with Databases(server, run, "main"), ProcessPoolExecutor(said.processes, get_context("spawn")) as workers:
+        for batch, differences in zip(batches, workers.map(play, batches), strict=True):
+            failed += len(differences)
+            for text in _report(batch, differences, counted=said.first is not None):
+                sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
     seconds = time.monotonic() - began
-    sys.stdout.write(f"{len(seeds)} histories of {steps} steps in {seconds:.1f} s, {failed} differ\n")
+    sys.stdout.write(f"{len(seeds)} histories of {said.steps} steps in {seconds:.1f} s, {failed} differ\n")
     return min(failed, 1)
 
 
-async def _play(url: str, seeds: list[int], steps: int) -> int:
-    failed = 0
-    async with stage(url, Clock(datetime(2026, 6, 20, 12, tzinfo=UTC))) as on:
-        for seed in seeds:
-            try:
-                await play_or_explain(on, seed, steps)
-            except Difference as found:
-                failed += 1
-                sys.stdout.write(f"{found}\n\n")
-    return failed
+def _report(batch: Sequence[int], differences: Sequence[str], *, counted: bool) -> Iterator[str]:
+    for text in differences:
+        yield f"{text}\n"
+    if counted and not differences:
+        yield f"{batch[0]} … {batch[-1]} agree"
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

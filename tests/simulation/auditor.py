@@ -30,11 +30,13 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       (§12)
 - R15 A user is deleted only if every period that would end in a charge can be addressed. (§12)
 - R16 A subscription that rests opens no period; when it is entitled again, the window that contains now opens with
-      the terms of now. (§4)
+      what was in force in it, rested or not; of a change between overage and none the last kind alone. (§4, §7)
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
 - R18 What an allowance has risen to a cut does not take back, also a cut that counts from before the rise. Of two
       changes at one instant inside a period the larger counts. (§7)
-- R19 Nobody is told that nothing of a limit of 0 is used up. (§8)
+- R19 Nobody is told that a limit of 0 is used up: nothing was ever allowed. (§8)
+- R20 An end that is learned late cuts what was open at its time there, and leaves each window that began since a moment, with the rows
+      that are in it. A closed period stays as it is. (§10)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
@@ -53,6 +55,7 @@ from tests.simulation.figures import (
     FREE_LIMIT,
     FREE_START,
     GRACE,
+    MOMENT,
     MONTHS,
     PLANS,
     RESTING,
@@ -280,14 +283,10 @@ def exact(text: str, *, signed: bool = False) -> Decimal:
 
 
 class Auditor:
-    """The whole ledger and its billing, as lists. Every call is at `now`, which `at` moves and which never goes back.
+    """The whole ledger and its billing, as lists. Every call is at `now`, which `at` moves and which never goes back."""
 
-    `cancels`: joining sets the personal subscription to cancel (§12), which a ledger without a billing engine doesn't do.
-    """
-
-    def __init__(self, now: datetime, *, cancels: bool = True) -> None:
+    def __init__(self, now: datetime) -> None:
         self.now = now
-        self.cancels = cancels
         self.subscriptions: dict[str, Subscription] = {}
         self.periods: list[Period] = []
         self.entries: list[Entry] = []
@@ -301,7 +300,7 @@ class Auditor:
         self.limits: dict[str, Decimal] = {}
         self.caps: dict[tuple[str, str], Decimal] = {}
         self.blocks: dict[str, set[str]] = {}
-        self.cancellations: list[tuple[str, bool]] = []
+        self.cancellations: list[tuple[str, str, bool]] = []
         self.alerts: list[tuple[str, int, int]] = []
         self.deleted: set[str] = set()
         self.conflicts = 0
@@ -333,12 +332,11 @@ class Auditor:
         return end if sub.entitled or end > self.now else max(end, sub.ends)
 
     def _wake(self, sub: Subscription) -> None:
-        """R16: entitled again, the window that contains now opens, with the terms of now."""
+        """R16: entitled again, the window that contains now opens."""
         last = self.window(sub)
         if sub.entitled and last.end <= self.now:
             monthly = sub.every == 1
             start = max(sub.starts if monthly else last_boundary(sub.anchor, self.now), last.end)
-            sub.segments = [old for old in sub.segments if old.at < start] + [replace(sub.terms, at=start)]
             self._open(sub, start, sub.ends if monthly else min(next_boundary(sub.anchor, start), sub.ends))
 
     def _open(self, sub: Subscription, start: datetime, end: datetime) -> None:
@@ -432,7 +430,13 @@ class Auditor:
         moved = said.starts == ours.starts and said.ends != ours.ends
         self._check_clear(ours, said, terms, current, kinds=(later, moved, crossing or said.owner != ours.owner))
         if said.status in ENDED:
-            self._cut(current, terms.at)
+            running = [
+                p for p in self.periods if (p.subscription, p.entity) == (ours.id, ours.owner) and p.end > terms.at
+            ]
+            if any(period.start == self.now for period in running):
+                raise Unclear
+            for period in running:
+                self._cut(period, max(terms.at, period.start + MOMENT))
             ours.status = said.status
             self._end(ours, terms.at)
             return
@@ -451,10 +455,11 @@ class Auditor:
     ) -> None:
         stale = said.starts < current.start and said.starts != ours.starts
         ending = said.status in ENDED
-        cuts = kinds[1] or kinds[2] or ending or said.starts > current.start
+        cuts = kinds[1] or kinds[2] or said.starts > current.start
         if ours.ended_at is not None or stale or sum(kinds) + ending > 1:
             raise Unclear
-        if terms.at < ours.terms.at or terms.at < current.start or (cuts and terms.at <= current.start):
+        late = terms.at < ours.terms.at or terms.at < current.start or (cuts and terms.at <= current.start)
+        if late and not ending:
             raise Unclear
         if said.starts > self.now or (said.every != ours.every and not kinds[0]) or (kinds[1] and ours.every > 1):
             raise Unclear
@@ -497,7 +502,7 @@ class Auditor:
 
     def _restate(self, ours: Subscription, said: Subscription, terms: Terms) -> None:
         ours.status = said.status
-        ours.customer, ours.stripe = said.customer, said.stripe
+        ours.customer, ours.stripe = said.customer or ours.customer, said.stripe or ours.stripe
         if not ours.ours:
             ours.cancel = said.cancel
         if (terms.plan, terms.counted) != (ours.terms.plan, ours.terms.counted):
@@ -621,6 +626,22 @@ class Auditor:
         if unknown or disagree:
             raise Refused("invalid_usage")
         return said.entity, said.period
+
+    def prepare(self, said: Said) -> Entry:
+        """An entry that is recorded in a transaction which is still open: nobody sees it, but its place is decided."""
+        entries, keys = list(self.entries), dict(self.keys)
+        self.record([said])
+        entry = self.keys[said.event_key]
+        self.entries, self.keys = entries, keys
+        return entry
+
+    def appear(self, entry: Entry) -> None:
+        """§10: what becomes visible only after the seal is late. It is booked to the open period; its stamp stays."""
+        stamped = self.periods[entry.period]
+        if stamped.closed:
+            entry = replace(entry, period=self.current(entry.entity).number, belongs_to=stamped.number)
+        self.entries.append(entry)
+        self.keys[entry.key] = entry
 
     def _write(
         self,
@@ -1006,7 +1027,7 @@ class Auditor:
     def alert(self, entity: str) -> None:
         """§8 80 % and 100 %, each once a period; both armed again below 70 %; a jump over both says the 100 % one only (R19)."""
         period, used, limit = self.current(entity), self.used(entity), self.limit(entity)
-        reached = [mark for mark in (80, 100) if used > 0 and used * 100 >= limit * mark]
+        reached = [mark for mark in (80, 100) if limit > 0 and used * 100 >= limit * mark]
         if used * 100 < limit * 70:
             period.claimed.clear()
         elif reached and reached[-1] not in period.claimed:
@@ -1118,19 +1139,17 @@ class Auditor:
 
     def _begin_to_pay(self, before: set[tuple[str, str]]) -> None:
         """R8. Our doing is noted, and one outbox row a change is due."""
-        if not self.cancels:
-            return
         for _, user in sorted(self._paid_members() - before):
             for sub in self._all():
                 if sub.owner == f"user:{user}" and sub.ended_at is None and not sub.cancel:
                     sub.cancel = sub.ours = True
-                    self.cancellations.append((sub.id, True))
+                    self.cancellations.append((sub.owner, sub.id, True))
 
     def _take_back(self, user: str) -> None:
         for sub in self._all():
             if sub.owner == f"user:{user}" and sub.ours and sub.ended_at is None:
                 sub.cancel = sub.ours = False
-                self.cancellations.append((sub.id, False))
+                self.cancellations.append((sub.owner, sub.id, False))
 
     def delete_user(self, user: str) -> None:
         """§12 ends the subscription first (a cut); refused while money can't be addressed, and for an owner."""

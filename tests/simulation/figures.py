@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 ZERO = Decimal(0)
 CENT = Decimal("0.01")
 DAY = timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
 GRACE = timedelta(hours=1)
 AHEAD_MAX = timedelta(minutes=5)
 THRESHOLD = Decimal("100.00")
@@ -112,11 +113,9 @@ def allowance(segments: Sequence[Terms], start: datetime, end: datetime) -> tupl
     earlier = [terms for terms in segments if terms.at <= start]
     within = [terms for terms in segments if start < terms.at < end]
     force = [*(earlier[-1:] or segments[:1]), *within]
-    return (
-        max(terms.included for terms in force),
-        max(terms.refresh for terms in force),
-        any(terms.has_overage for terms in force),
-    )
+    has_overage = force[-1].has_overage
+    alike = [terms for terms in force if terms.has_overage == has_overage]
+    return max(terms.included for terms in alike), max(terms.refresh for terms in alike), has_overage
 
 
 def legacy_days(

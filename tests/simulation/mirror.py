@@ -89,8 +89,14 @@ class Mirror:
             found = max(over, key=lambda each: each.end)
         figures, used, limit = auditor.figures(found), auditor.used(entity), auditor.limit(entity)
         shown = {name: getattr(figures, name) for name in figures.__slots__}
+        shown["by_actor"] = {self._actor(actor): amount for actor, amount in figures.by_actor.items()}
         standing = {"limit": limit, "status": status_of(used, limit), "percent": Decimal(percent_of(used, limit))}
         return SimpleNamespace(period=self._period(found), **shown, **standing)
+
+    def _actor(self, actor: str) -> str:
+        """Of somebody who was deleted the number is left."""
+        deleted = list(self._now.deleted)
+        return f"#{deleted.index(f'user:{actor}')}" if f"user:{actor}" in deleted else actor
 
     def _period(self, period: Period) -> Any:
         state = "closed" if period.closed else "closing" if period.end <= self._now.now else "open"
@@ -107,7 +113,7 @@ class Mirror:
         """Whole pages of what the entity was charged for, newest first."""
         first = cursor or 0
         rows = [entry for entry in self._now.entries if entry.entity == entity][::-1]
-        shown = [SimpleNamespace(actor=e.actor, amount=e.amount, recorded_at=e.recorded) for e in rows]
+        shown = [SimpleNamespace(actor=self._actor(e.actor), amount=e.amount, recorded_at=e.recorded) for e in rows]
         more = first + limit if first + limit < len(rows) else None
         summary = SimpleNamespace(count=len(rows), amount=sum((entry.amount for entry in rows), Decimal(0)))
         return SimpleNamespace(entries=shown[first : first + limit], next_cursor=more, summary=summary)
@@ -115,7 +121,7 @@ class Mirror:
     async def verify(self) -> list[Any]:
         return []
 
-    async def compact(self) -> None:
+    async def fold(self) -> None:
         """There is nothing to fold."""
 
     # ---------------------------------------------------------------------------------------------------------- customers
@@ -148,13 +154,17 @@ class Mirror:
         with refusals():
             self._now.delete_user(user)
 
+    async def delete_organization(self, organization: str) -> None:
+        with refusals():
+            self._now.delete_organization(organization)
+
     # ------------------------------------------------------------------------------------------------------------ billing
 
     async def check(self, actor: str, workspace: str | None = None) -> Any:
         with refusals():
             return self._now.check(actor, workspace)
 
-    async def hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> None:
+    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> None:
         with refusals():
             found = self._now.hold(actor, amount, hold_id, ttl_s)
         if not found.allowed:
@@ -195,8 +205,21 @@ class Mirror:
         charged, paid, reason = self._now.bill_threshold(entity)
         return SimpleNamespace(charged_cents=charged * 100, credits_cents=paid * 100, reason=reason)
 
-    async def sweep(self) -> None:
+    async def sweep(self) -> Any:
         self._now.sweep()
+        return SimpleNamespace(failed=())
+
+    async def outbox(self, entity: str) -> list[Any]:
+        auditor = self._now
+        ours = [period for period in auditor.periods if period.entity == entity]
+        charges = [charge.amount * 100 for period in ours for charge in period.charges if charge.amount]
+        alerts = [(number, mark) for name, number, mark in auditor.alerts if name == entity]
+        cancels = [(sub, cancel) for owner, sub, cancel in auditor.cancellations if owner == entity]
+        said: list[tuple[str, dict[str, Any]]] = [("charge", {"amount_cents": each}) for each in charges]
+        said += [("alert", {"period": number, "alert": f"limit_{mark}"}) for number, mark in alerts]
+        named = "cancel_at_period_end"
+        said += [(named, {"subscription": sub, named: cancel}) for sub, cancel in cancels]
+        return [SimpleNamespace(kind=kind, payload=payload) for kind, payload in said]
 
     async def charges(self, entity: str, period: int) -> list[Any]:
         found = self._now.periods[period]

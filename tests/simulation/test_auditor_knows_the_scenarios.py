@@ -671,7 +671,7 @@ def test_s75_join_in_the_middle() -> None:
     use(book, "boss", "70.25")
     found = figures(book, "organization:o")
     assert_same((found.total, found.refresh, found.overage), (money("110.25"), money("2.25"), 18))
-    assert book.cancellations == [("sub user:u", True)]
+    assert book.cancellations == [("user:u", "sub user:u", True)]
     book.at(LATE)
     book.sweep()
     assert charged(book) == ["28.75"]
@@ -689,7 +689,7 @@ def test_leaving_takes_back_a_cancellation_of_ours_only() -> None:
         book.add_member("o", user)
         book.remove_member("o", user)
     assert [book.subscriptions[f"sub user:{user}"].cancel for user in "uv"] == [False, True]
-    assert book.cancellations == [("sub user:u", True), ("sub user:u", False)]
+    assert book.cancellations == [("user:u", "sub user:u", True), ("user:u", "sub user:u", False)]
 
 
 def test_s78_conversion() -> None:

@@ -7,16 +7,17 @@ import pytest
 from meterbook import Book
 from tests.conftest import Clock
 from tests.simulation.auditor import Auditor
-from tests.simulation.histories import BILLING, History, make_history, shrink
+from tests.simulation.histories import History, make_history, shrink
 from tests.simulation.mirror import BROKEN, Mirror
-from tests.simulation.play import Difference, Played, play
+from tests.simulation.play import Difference, Played, Scene, play
 
 HISTORIES = 150
 STEPS = 120
 
 
 async def play_mirrored(history: History, make: type[Auditor], clock: Clock) -> Played:
-    return await play(history, cast("Book", Mirror(make, clock)), clock, "m.")
+    book = cast("Book", Mirror(make, clock))
+    return await play(history, Scene(book, book, clock), "m.")
 
 
 async def differs(history: History, make: type[Auditor], clock: Clock) -> bool:
@@ -30,7 +31,7 @@ async def differs(history: History, make: type[Auditor], clock: Clock) -> bool:
 async def first_that_shows(broken: type[Auditor], clock: Clock) -> int | None:
     """The seed of the first history that differs."""
     for seed in range(HISTORIES):
-        if await differs(make_history(seed, STEPS, BILLING), broken, clock):
+        if await differs(make_history(seed, STEPS), broken, clock):
             return seed
     return None
 
@@ -38,7 +39,7 @@ async def first_that_shows(broken: type[Auditor], clock: Clock) -> int | None:
 @pytest.mark.parametrize("seed", range(40))
 async def test_an_auditor_agrees_with_itself(seed: int, clock: Clock) -> None:
     """Every billing step can be played, I7 holds at the end, and nothing is found where nothing is wrong."""
-    played = await play_mirrored(make_history(seed, STEPS, BILLING), Auditor, clock)
+    played = await play_mirrored(make_history(seed, STEPS), Auditor, clock)
     assert played.unclear < played.steps / 2
 
 
@@ -58,9 +59,9 @@ async def test_a_difference_is_shrunk(clock: Clock) -> None:
         return await differs(history, broken, clock)
 
     seed = 0
-    while not await fails(make_history(seed, STEPS, BILLING)):
+    while not await fails(make_history(seed, STEPS)):
         seed += 1
-    smallest = await shrink(make_history(seed, STEPS, BILLING), fails)
+    smallest = await shrink(make_history(seed, STEPS), fails)
     assert await fails(smallest)
     for position in range(len(smallest.steps)):
         steps = smallest.steps[:position] + smallest.steps[position + 1 :]

@@ -11,9 +11,30 @@ from tests.simulation.stage import stage
 START = datetime(2026, 6, 20, 12, tzinfo=UTC)
 
 
-def subscribed(entity: str, plan: str, seats: int = 1, interval: str = "month", back: int = 0) -> Step:
-    said = {"plan": plan, "seats": seats, "interval": interval, "back": back, "status": "active", "ids": True}
+def subscribed(entity: str, plan: str, seats: int = 1, back: int = 0) -> Step:
+    said = {"plan": plan, "seats": seats, "interval": "month", "back": back, "status": "active", "ids": True}
     return Step("subscribe", {"entity": entity} | said)
+
+
+def rests(entity: str, status: str = "unpaid") -> Step:
+    return Step("status", {"entity": entity, "status": status})
+
+
+def organization(name: str, owner: str) -> Step:
+    return Step("organization", {"name": name, "owner": owner})
+
+
+def jumped(**said: object) -> Step:
+    return Step("jump", said)
+
+
+def recorded(user: str, amount: str) -> Step:
+    plain = dict.fromkeys(("workspace", "entity", "period", "when"))
+    return Step("record", {"user": user, "amount": amount, "description": "fee"} | plain)
+
+
+def corrected(nth: int, share: str, *, again: bool = False) -> Step:
+    return Step("correct", {"nth": nth, "share": share, "again": again})
 
 
 def changed(entity: str, plan: str, seats: int, effective: str | int | None) -> Step:
@@ -23,12 +44,12 @@ def changed(entity: str, plan: str, seats: int, effective: str | int | None) -> 
 FOUND = {
     "§10 a window nobody came by to open begins with the plan of before": [
         subscribed("user:u1", "pro_25000"),
-        Step("jump", {"seconds": 33 * 86_400}),
+        jumped(seconds=33 * 86_400),
         changed("user:u1", "pro", 1, 1),
     ],
     "§10 windows nobody came by to open are there when the subscription ends": [
         subscribed("user:u1", "pro_6000"),
-        Step("jump", {"seconds": 70 * 86_400}),
+        jumped(seconds=70 * 86_400),
         Step("end", {"entity": "user:u1", "back": 7200}),
     ],
     "§10 a change effective at the start replaces what the clock assumed": [
@@ -45,13 +66,91 @@ FOUND = {
         Step("move_end", {"entity": "user:u1", "days": 5}),
     ],
     "§3.7 more than an entry's amount may be taken back after a positive correction": [
-        Step("record", {"user": "u1", "amount": "0.01", "description": "fee", "workspace": None, "entity": None,
-                        "period": None, "when": None}),
-        Step("correct", {"nth": 0, "share": "0.2", "again": False}),
-        Step("correct", {"nth": 0, "share": "-1.01", "again": False}),
+        recorded("u1", "0.01"),
+        corrected(0, "0.2"),
+        corrected(0, "-1.01"),
     ],
     "§3.6 a running total of somebody new, for an entity that is named": [
         Step("cumulative", {"user": "u1", "request": 0, "total": "7", "entity": "user:u3", "when": None}),
+    ],
+    "§10 a period that was cut while its subscription rested stays cut when that pays again": [
+        subscribed("user:u1", "enterprise"),
+        changed("user:u1", "team_6000", 2, None),
+        rests("user:u1", "paused"),
+        jumped(to="user:u1", offset_us=-1),
+        changed("user:u1", "enterprise", 3, None),
+        rests("user:u1", "trialing"),
+    ],
+    "§7 the window that opens after a rest has the allowance of what is in force by then": [
+        subscribed("user:u2", "team_25000", 2, back=777_600),
+        rests("user:u2"),
+        jumped(seconds=41 * 86_400),
+        changed("user:u2", "enterprise", 2, None),
+        rests("user:u2", "active"),
+    ],
+    "§7 what the allowance has risen to a cut at that instant does not take back": [
+        subscribed("user:u2", "team_6000"),
+        jumped(seconds=60),
+        changed("user:u2", "team_6000", 5, None),
+        Step("end", {"entity": "user:u2", "back": 0}),
+    ],
+    "§10 windows nobody came by to open are there when our cancellation ends the subscription": [
+        organization("o2", "u2"),
+        subscribed("organization:o2", "pro_6000", 3),
+        subscribed("user:u2", "team_6000", 2, back=1_728_000),
+        jumped(to="user:u2", offset_us=3_600_000_001),
+        changed("organization:o2", "team", 2, None),
+        jumped(seconds=70 * 86_400),
+    ],
+    "§12 the clock's end of the organization's subscription takes back when it was, not when somebody comes by": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "enterprise"),
+        subscribed("user:u5", "pro", 2),
+        Step("cancel", {"entity": "organization:o1", "cancel": True}),
+        jumped(seconds=86_400),
+        Step("join", {"organization": "o1", "user": "u5"}),
+        jumped(seconds=35 * 86_400),
+    ],
+    "§3.3 the key of a correction that is said again for another entry is a conflict, also for one that can't be corrected": [
+        recorded("u1", "31"),
+        recorded("u2", "31"),
+        corrected(2, "-0.5", again=True),
+        corrected(2, "-0.5", again=True),
+    ],
+    "§8 credits that expire lower the limit, and who is beyond it then is told": [
+        subscribed("user:u4", "pro_6000"),
+        Step("grant", {"entity": "user:u4", "amount": "5", "priority": 50, "expires": 3600}),
+        Step("brim", {"entity": "user:u4", "overage": "0.50"}),
+        Step("sweep", {}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§10 an end that is learned after the boundary leaves the rows of the window since where they are": [
+        subscribed("user:u1", "pro_6000"),
+        jumped(to="user:u1", offset_us=0),
+        jumped(seconds=3599),
+        recorded("u1", "40.505"),
+        Step("end", {"entity": "user:u1", "back": 7200}),
+        recorded("u1", "1.00"),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 an end that is told takes nothing back of what had ended before": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "team_6000"),
+        subscribed("user:u5", "pro", 2, back=86_400),
+        Step("join", {"organization": "o1", "user": "u5"}),
+        jumped(to="user:u5", offset_us=3_600_000_000),
+        Step("end", {"entity": "organization:o1", "back": 7200}),
+        jumped(seconds=60),
+        Step("sweep", {}),
+    ],
+    "§10 what a transaction commits after the seal is late, and its period stays as it is": [
+        subscribed("user:u1", "pro_6000"),
+        Step("slow", {"user": "u1", "amount": "40.505", "when": None}),
+        jumped(to="user:u1", offset_us=3_600_000_000),
+        Step("sweep", {}),
+        Step("commit", {"nth": 0}),
     ],
 }  # fmt: skip
 

@@ -104,13 +104,15 @@ end $$;
 CREATE FUNCTION meterbook.allowance_of(the_subscription text, starts timestamp with time zone, ends timestamp with time zone) RETURNS TABLE(plan text, seats integer, included numeric, refresh_per_day numeric)
     LANGUAGE sql STABLE
     AS $$
-  -- The largest that plan and seats gave at any moment of [starts, ends); plan and seats as they were last (BEHAVIOUR §7).
+  -- The largest that plan and seats gave at any moment of [starts, ends); plan and seats as they were last (BEHAVIOUR §7). A change between
+  -- overage and none cuts; where there was nothing to cut, because the subscription rested, the last kind counts alone.
   with segment as (
     select g.*, lead(g.effective_at) over (order by g.effective_at, g.id) as until, row_number() over (order by g.effective_at, g.id) as place
     from meterbook.subscription_segment g where g.subscription_id = the_subscription),
   in_force as (
     select * from segment s where (s.effective_at < ends or s.place = 1) and (s.until is null or s.until > starts))
-  select last.plan, last.seats, case when last.included is not null then (select max(i.included) from in_force i) end, (select max(i.refresh_per_day) from in_force i)
+  select last.plan, last.seats, case when last.included is not null then (select max(i.included) from in_force i) end,
+         (select max(i.refresh_per_day) from in_force i where (i.included is null) = (last.included is null))
   from in_force last order by last.place desc limit 1
 $$;
 
@@ -164,7 +166,7 @@ begin
   -- an end that moves behind one that the clock has passed: what the clock opened then begins there
   update meterbook.billing_period n set starts_at = s.ends_at
   from meterbook.billing_period b
-  where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
+  where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
     and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
   for p in
     select b.* from meterbook.billing_period b
@@ -175,7 +177,8 @@ begin
                  case when p.entity_id <> s.owner_id or effective > p.starts_at and (p.included is null) <> (s.included is null) then effective end);
     if cut < p.ends_at then
       p.ends_at := greatest(cut, p.starts_at + interval '1 microsecond');
-    else
+      p.cut := p.cut or not s.cancel_at_period_end or cut < s.ended_at;    -- a cancellation at the period's end may still be taken back
+    elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
          and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
@@ -184,10 +187,12 @@ begin
       end if;
     end if;
     if p.entity_id = s.owner_id then
-      select a.plan, a.seats, a.included, a.refresh_per_day into p.plan, p.seats, p.included, p.refresh_per_day
+      select a.plan, a.seats, case when p.cut and a.included is not null then greatest(p.included, a.included) else a.included end,
+             case when p.cut then greatest(p.refresh_per_day, a.refresh_per_day) else a.refresh_per_day end    -- a cut takes back nothing
+      into p.plan, p.seats, p.included, p.refresh_per_day
       from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
     end if;
-    update meterbook.billing_period b set ends_at = p.ends_at, plan = p.plan, seats = p.seats, included = p.included,
+    update meterbook.billing_period b set ends_at = p.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
       refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
     where b.entity_id = p.entity_id and b.id = p.id;
   end loop;
@@ -250,8 +255,9 @@ begin
   loop
     perform meterbook.person(name);
   end loop;
-  select array_agg(a.id), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment) into known, stale
-  from meterbook.actor a where a.external_id = any (actors);
+  select array_agg(a.id) filter (where a.external_id = any (actors)), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment)
+  into known, stale    -- also of those who are named as entities: what an organization's end takes back keeps their own periods going
+  from meterbook.actor a where a.external_id = any (actors || array(select substr(e, 6) from unnest(entities) e where e like 'user:_%'));
   if stale is not null then
     perform meterbook.settle_payers(stale, moment);
   end if;
@@ -363,7 +369,7 @@ begin
   if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
   name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
   select l.* into said from meterbook.usage_log l where l.entity_id = first.entity_id and l.recorded_at = first.recorded_at and l.key = first.key;
-  if said.corrects is not null then
+  if said.corrects is not null and not exists (select from meterbook.event_key k where k.key = correct_entry.key) then    -- else a conflict, and counted
     return row(1, key, 'corrects_a_correction', name, first.period_id, null, amount, null)::meterbook.recorded;
   end if;
   select e.* into late from meterbook.late_entry e where e.entity_id = first.entity_id and e.key = first.key;
@@ -446,7 +452,7 @@ CREATE FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timest
 -- the better one since. The lesser one's windows go on when the better one has ended.
 begin
   update meterbook.billing_period p
-  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond')
+  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond'), cut = true
   where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
 end $$;
 
@@ -989,7 +995,7 @@ CREATE FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period big
 -- Of a fenced period all that a seal is decided by: under lock_fold, then lock_period, its visible deltas folded, its terms, its corrections by day. In
 -- a statement each, so that every one is younger than the locks before it. Of a period in another state that state alone.
 declare
-  moment timestamptz := coalesce(lock_and_fold_period.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(lock_and_fold_period.at), clock_timestamp());
   state  text;
   said   json;
 begin
@@ -1145,7 +1151,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
-      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
 end $$;
@@ -1246,7 +1252,9 @@ begin
     loop
       if s.begins_at > at then
         due := least(due, s.begins_at);
-      elsif best and (s.ended_at is null or s.ended_at > at) then
+      elsif s.ended_at <= at then
+        perform meterbook.open_windows(s, at);    -- those before its end that nobody came by to open
+      elsif best then
         perform meterbook.cut_lesser_periods(s, at);
         due := least(due, meterbook.open_windows(s, at));
         best := false;
@@ -1290,7 +1298,7 @@ begin
     insert into meterbook.billing_period
       (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
     select s.owner_id, 'dated', starts, least(ends, s.ended_at), s.id, a.plan, a.seats, a.included, a.refresh_per_day, at
-    from meterbook.allowance_of(s.id, starts, starts + interval '1 microsecond') a
+    from meterbook.allowance_of(s.id, starts, least(ends, s.ended_at)) a
     on conflict do nothing;
     cursor_at := ends;
   end loop;
@@ -2040,7 +2048,9 @@ CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp 
     LANGUAGE plpgsql
     AS $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
--- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
+-- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
+-- back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -2049,10 +2059,14 @@ begin
     select b.id, b.owner_id
     from meterbook.actor a
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
-    where a.id = any (actors) and not exists (
-      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
-      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
+    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
+    left join lateral (
+      select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
+             min(m.joined_at) as joined_at
+      from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
+      where m.actor_id = a.id and m.left_at is null) organization on true
+    where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
+      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at))
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
@@ -2443,6 +2457,7 @@ CREATE TABLE meterbook.billing_period (
     refresh_per_day numeric NOT NULL,
     state text DEFAULT 'open'::text NOT NULL,
     resting boolean DEFAULT false NOT NULL,
+    cut boolean DEFAULT false NOT NULL,
     opened_at timestamp with time zone NOT NULL,
     stripe_customer text,
     stripe_subscription text,
@@ -2459,6 +2474,8 @@ COMMENT ON COLUMN meterbook.billing_period.included IS 'The largest that plan an
 COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing is open after its end); sealing and closed send them on to the open period.';
 
 COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
+
+COMMENT ON COLUMN meterbook.billing_period.cut IS 'It was cut short (BEHAVIOUR §10), so its end is final: no later word of its subscription moves it on.';
 
 COMMENT ON COLUMN meterbook.billing_period.stripe_customer IS 'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 

@@ -206,7 +206,7 @@ begin
     insert into meterbook.billing_period
       (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
     select s.owner_id, 'dated', starts, least(ends, s.ended_at), s.id, a.plan, a.seats, a.included, a.refresh_per_day, at
-    from meterbook.allowance_of(s.id, starts, starts + interval '1 microsecond') a
+    from meterbook.allowance_of(s.id, starts, least(ends, s.ended_at)) a
     on conflict do nothing;
     cursor_at := ends;
   end loop;
@@ -219,7 +219,7 @@ language plpgsql as $$
 -- the better one since. The lesser one's windows go on when the better one has ended.
 begin
   update meterbook.billing_period p
-  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond')
+  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond'), cut = true
   where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
 end $$;
 
@@ -250,7 +250,9 @@ begin
     loop
       if s.begins_at > at then
         due := least(due, s.begins_at);
-      elsif best and (s.ended_at is null or s.ended_at > at) then
+      elsif s.ended_at <= at then
+        perform meterbook.open_windows(s, at);    -- those before its end that nobody came by to open
+      elsif best then
         perform meterbook.cut_lesser_periods(s, at);
         due := least(due, meterbook.open_windows(s, at));
         best := false;
@@ -291,8 +293,9 @@ begin
   loop
     perform meterbook.person(name);
   end loop;
-  select array_agg(a.id), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment) into known, stale
-  from meterbook.actor a where a.external_id = any (actors);
+  select array_agg(a.id) filter (where a.external_id = any (actors)), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment)
+  into known, stale    -- also of those who are named as entities: what an organization's end takes back keeps their own periods going
+  from meterbook.actor a where a.external_id = any (actors || array(select substr(e, 6) from unnest(entities) e where e like 'user:_%'));
   if stale is not null then
     perform meterbook.settle_payers(stale, moment);
   end if;

@@ -37,7 +37,7 @@ begin
   -- an end that moves behind one that the clock has passed: what the clock opened then begins there
   update meterbook.billing_period n set starts_at = s.ends_at
   from meterbook.billing_period b
-  where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
+  where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
     and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
   for p in
     select b.* from meterbook.billing_period b
@@ -48,7 +48,8 @@ begin
                  case when p.entity_id <> s.owner_id or effective > p.starts_at and (p.included is null) <> (s.included is null) then effective end);
     if cut < p.ends_at then
       p.ends_at := greatest(cut, p.starts_at + interval '1 microsecond');
-    else
+      p.cut := p.cut or not s.cancel_at_period_end or cut < s.ended_at;    -- a cancellation at the period's end may still be taken back
+    elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
          and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
@@ -57,10 +58,12 @@ begin
       end if;
     end if;
     if p.entity_id = s.owner_id then
-      select a.plan, a.seats, a.included, a.refresh_per_day into p.plan, p.seats, p.included, p.refresh_per_day
+      select a.plan, a.seats, case when p.cut and a.included is not null then greatest(p.included, a.included) else a.included end,
+             case when p.cut then greatest(p.refresh_per_day, a.refresh_per_day) else a.refresh_per_day end    -- a cut takes back nothing
+      into p.plan, p.seats, p.included, p.refresh_per_day
       from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
     end if;
-    update meterbook.billing_period b set ends_at = p.ends_at, plan = p.plan, seats = p.seats, included = p.included,
+    update meterbook.billing_period b set ends_at = p.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
       refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
     where b.entity_id = p.entity_id and b.id = p.id;
   end loop;
@@ -98,7 +101,7 @@ begin
     on conflict do nothing returning id into moved;
     if moved is not null then
       insert into meterbook.credit_spend (entity_id, grant_id, moved_to, cents, at) values (from_entity, g.id, moved, g.remaining, at);
-      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at is not null;
+      perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
 end $$;

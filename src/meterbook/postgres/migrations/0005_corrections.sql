@@ -30,7 +30,7 @@ begin
   if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
   name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
   select l.* into said from meterbook.usage_log l where l.entity_id = first.entity_id and l.recorded_at = first.recorded_at and l.key = first.key;
-  if said.corrects is not null then
+  if said.corrects is not null and not exists (select from meterbook.event_key k where k.key = correct_entry.key) then    -- else a conflict, and counted
     return row(1, key, 'corrects_a_correction', name, first.period_id, null, amount, null)::meterbook.recorded;
   end if;
   select e.* into late from meterbook.late_entry e where e.entity_id = first.entity_id and e.key = first.key;

@@ -3,13 +3,15 @@
 create function meterbook.allowance_of(the_subscription text, starts timestamptz, ends timestamptz)
 returns table (plan text, seats integer, included numeric, refresh_per_day numeric)
 language sql stable as $$
-  -- The largest that plan and seats gave at any moment of [starts, ends); plan and seats as they were last (BEHAVIOUR §7).
+  -- The largest that plan and seats gave at any moment of [starts, ends); plan and seats as they were last (BEHAVIOUR §7). A change between
+  -- overage and none cuts; where there was nothing to cut, because the subscription rested, the last kind counts alone.
   with segment as (
     select g.*, lead(g.effective_at) over (order by g.effective_at, g.id) as until, row_number() over (order by g.effective_at, g.id) as place
     from meterbook.subscription_segment g where g.subscription_id = the_subscription),
   in_force as (
     select * from segment s where (s.effective_at < ends or s.place = 1) and (s.until is null or s.until > starts))
-  select last.plan, last.seats, case when last.included is not null then (select max(i.included) from in_force i) end, (select max(i.refresh_per_day) from in_force i)
+  select last.plan, last.seats, case when last.included is not null then (select max(i.included) from in_force i) end,
+         (select max(i.refresh_per_day) from in_force i where (i.included is null) = (last.included is null))
   from in_force last order by last.place desc limit 1
 $$;
 
@@ -284,7 +286,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set jit =
 -- Of a fenced period all that a seal is decided by: under lock_fold, then lock_period, its visible deltas folded, its terms, its corrections by day. In
 -- a statement each, so that every one is younger than the locks before it. Of a period in another state that state alone.
 declare
-  moment timestamptz := coalesce(lock_and_fold_period.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(lock_and_fold_period.at), clock_timestamp());
   state  text;
   said   json;
 begin
@@ -427,7 +429,9 @@ end $$;
 create function meterbook.take_back_cancellations(actors bigint[], at timestamptz) returns boolean
 language plpgsql as $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
--- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). Says whether there was one.
+-- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
+-- back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -436,10 +440,14 @@ begin
     select b.id, b.owner_id
     from meterbook.actor a
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
-    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.ended_at > at
-    where a.id = any (actors) and not exists (
-      select from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
-      where m.actor_id = a.id and m.left_at is null and o.status not in ('canceled', 'incomplete_expired') and (o.ended_at is null or o.ended_at > at))
+    join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
+    left join lateral (
+      select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
+             min(m.joined_at) as joined_at
+      from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
+      where m.actor_id = a.id and m.left_at is null) organization on true
+    where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
+      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at))
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
