@@ -305,7 +305,6 @@ async def test_the_owner_brings_the_time_and_the_writer_is_told_to_leave_it_out(
     clock.now = datetime.now(UTC) + timedelta(days=400)
     async with meterbook.open(database_url, clock=clock) as book:
         await use(book, "u", "1")
-    with login(database_url, "meterbook_writer") as url:
-        with pytest.raises(MeterbookError, match="ahead of the clock"):
-            async with meterbook.open(url, clock=clock):
-                pass
+    with login(database_url, "meterbook_writer") as url, pytest.raises(MeterbookError, match="ahead of the clock"):
+        async with meterbook.open(url, clock=clock):
+            pass

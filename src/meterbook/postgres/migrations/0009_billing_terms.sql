@@ -163,7 +163,7 @@ declare
   said    json;
 begin
   perform meterbook.lock_gate(the_entity);
-  moment := coalesce(lock_and_read_gate.at, clock_timestamp());
+  moment := coalesce(meterbook.permitted(lock_and_read_gate.at), clock_timestamp());
   with over as (
     update meterbook.hold h set state = 'expired', ended_at = moment
     where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
@@ -274,7 +274,7 @@ create function meterbook.lock_and_read_period(the_entity bigint, the_period big
 language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
 -- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
 declare
-  moment timestamptz := coalesce(lock_and_read_period.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(lock_and_read_period.at), clock_timestamp());
   wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
   state  text := meterbook.lock_period(the_entity, wanted);
 begin
