@@ -27,8 +27,10 @@ from meterbook.core.usage_report import UsageReport
 from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.refusals import refusals
+from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
+from meterbook.sync.book.stripe import StripeCalls
 from meterbook.sync.operations import change_membership
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
 from meterbook.sync.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
@@ -61,16 +63,17 @@ def open(
     home: Path = HOME,
     connections_max: int = CONNECTIONS_MAX,
     billing: bool = True,
+    stripe: StripeAccount | None = None,
 ) -> Iterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
     `clock` gives the time of every call (aware); without one it is the database's. With `billing` off every check and hold is allowed.
-    Raises `LedgerUnavailable` (not reachable, not
+    `stripe` is for who relays the outbox or takes webhooks; nothing else needs it. Raises `LedgerUnavailable` (not reachable, not
     migrated), `EngineUnavailable`, `WrongLedger` (the catalog's currency is another), `InvalidCatalog`.
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
-        with _open_at(url, plans, clock, connections_max, "by URL", billing=billing) as book:
+        with _open_at(url, plans, clock, connections_max, "by URL", billing=billing, stripe=stripe) as book:
             yield book
         return
     engine = Embedded(home)
@@ -81,7 +84,7 @@ def open(
         with conn:
             migrate(conn, currency=plans.currency, free_period=plans.free_period)
         place = f"embedded under {home}"
-        with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
+        with _open_at(engine_url, plans, clock, connections_max, place, billing=billing, stripe=stripe) as book:
             yield book
     finally:
         engine.stop()
@@ -93,7 +96,14 @@ def _connect(url: str) -> Connection[Any]:
 
 @contextmanager
 def _open_at(
-    url: str, plans: Catalog, clock: Clock | None, connections_max: int, engine: str, *, billing: bool
+    url: str,
+    plans: Catalog,
+    clock: Clock | None,
+    connections_max: int,
+    engine: str,
+    *,
+    billing: bool,
+    stripe: StripeAccount | None,
 ) -> Iterator["Book"]:
     pool = LedgerPool(
         url,
@@ -116,14 +126,14 @@ def _open_at(
                 )
             check_ledger(find_settled(conn), plans.currency, plans.free_period)
             compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(pool, plans, clock, engine, billing=billing)
+        book = Book(pool, plans, clock, engine, billing=billing, stripe=stripe)
         yield book
         book.drain()
     finally:
         pool.close()
 
 
-class Book(BillingCalls):
+class Book(BillingCalls, StripeCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
@@ -131,9 +141,16 @@ class Book(BillingCalls):
     """
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing)
+        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
         self._group_commit = GroupCommit(self._write_group)
         self._copies: bool | None = None
         self._repeats_seen = False
