@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from random import random
+from random import randrange
 from typing import Any
 
 from meterbook.book.access import LedgerPool
@@ -167,7 +167,7 @@ class Relay:
         """`is_stuck`: Stripe repeats this answer under this key."""
         if delivery.is_given_up:
             return await self._bury(delivery, why)
-        delay = retry_after(delivery.attempts, random())  # noqa: S311  no secret: it spreads retries
+        delay = retry_after(delivery.attempts, randrange(1000))  # noqa: S311  no secret: it spreads retries
         async with self.pool.connection() as conn:
             kept = await deliveries.postpone_delivery(conn, delivery, why, delay, self.at(), is_stuck=is_stuck)
         return "postponed" if kept else "lost"

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 RETRY_AFTER_MAX_S = 3600
-JITTER = 0.25
 MONEY_TRIED_FOR = timedelta(days=3)
 OTHERS_TRIED_FOR = timedelta(days=1)
 KEY_KEPT = timedelta(hours=23)
@@ -62,10 +61,10 @@ class Delivery:
         return self.at - self.first_try_at >= (MONEY_TRIED_FOR if self.kind == "charge" else OTHERS_TRIED_FOR)
 
 
-def retry_after(attempts: int, chance: float) -> timedelta:
-    """2, 4, 8, … seconds, an hour at most, and up to a quarter more by `chance` in [0, 1), so that not all come at once."""
-    seconds = min(2 ** min(attempts, 20), RETRY_AFTER_MAX_S)
-    return timedelta(seconds=min(seconds * (1 + JITTER * chance), RETRY_AFTER_MAX_S))
+def retry_after(attempts: int, per_mille: int) -> timedelta:
+    """2, 4, 8, … seconds, an hour at most, and up to a quarter more by chance (`per_mille`, 0 to 999), so that not all come at once."""
+    milliseconds = 2 ** min(attempts, 20) * 1000
+    return timedelta(milliseconds=min(milliseconds + milliseconds * per_mille // 4000, RETRY_AFTER_MAX_S * 1000))
 
 
 def invoice_text(starts_at: datetime, ends_at: datetime, kind: str) -> str:

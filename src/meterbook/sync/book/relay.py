@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from random import random
+from random import randrange
 from typing import Any
 
 from meterbook.book.in_thread_threads import in_thread
@@ -168,7 +168,7 @@ class Relay:
         """`is_stuck`: Stripe repeats this answer under this key."""
         if delivery.is_given_up:
             return self._bury(delivery, why)
-        delay = retry_after(delivery.attempts, random())  # noqa: S311  no secret: it spreads retries
+        delay = retry_after(delivery.attempts, randrange(1000))  # noqa: S311  no secret: it spreads retries
         with self.pool.connection() as conn:
             kept = deliveries.postpone_delivery(conn, delivery, why, delay, self.at(), is_stuck=is_stuck)
         return "postponed" if kept else "lost"
