@@ -6,17 +6,20 @@ MeterbookError
 │   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
 │   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
 │   ├── CorrectionRefused      below zero, or of a correction
-│   ├── LimitRefused · BaselineRefused · UnknownHold · UnsettledMoney
+│   ├── LimitRefused · BaselineRefused · UnknownHold · UnknownDelivery · UnsettledMoney
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── ForkedBook             a Book used in another process than the one that opened it
-│   └── WrongLedger            another currency or kind of free period than the ledger's
+│   ├── WrongLedger            another currency or kind of free period than the ledger's
+│   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
 ├── KeyConflict                a key was used for something else; carries both versions
 ├── Denied                     a hold that was not granted; carries the admission
+├── CardDeclined               an invoice is there and was not paid; Stripe tries again
 └── Unavailable                could not be determined or written now; nothing was written; retry
     ├── AttributionUnavailable who pays, or for which period
     ├── InProgress             another writer of the same key has not finished
     ├── TransactionConflict    a serialization failure or a deadlock: repeat the whole transaction
     ├── Overloaded             the recorder's queue is full
+    ├── StripeUnavailable      Stripe was not reached, or answered that it can't now; what came of the call is unknown
     ├── LedgerUnavailable      the database can't be reached, or is not migrated
     └── EngineUnavailable      no PostgreSQL could be started here
 """
@@ -168,6 +171,12 @@ class UnknownHold(InvalidRequest):
     code = "unknown_hold"
 
 
+class UnknownDelivery(InvalidRequest):
+    """The outbox has no such row."""
+
+    code = "unknown_delivery"
+
+
 class UnsettledMoney(InvalidRequest):
     """Money of this entity can't be addressed: mend its Stripe ids or its owner first."""
 
@@ -275,3 +284,26 @@ class EngineUnavailable(Unavailable):
     """No PostgreSQL can be started here."""
 
     code = "engine_unavailable"
+
+
+class StripeRefused(InvalidRequest):
+    """Stripe does not take the call as it stands."""
+
+    code = "stripe_refused"
+
+
+class CardDeclined(MeterbookError):
+    """The card was declined: the invoice stays open, and Stripe tries again."""
+
+    code = "card_declined"
+
+
+class StripeUnavailable(Unavailable):
+    """Stripe was not reached, or could not answer; what came of the call is unknown."""
+
+    code = "stripe_unavailable"
+
+    def __init__(self, message: str | None = None, *, is_answer: bool = False) -> None:
+        super().__init__(message)
+        self.is_answer = is_answer
+        """A server error, which Stripe repeats for the same idempotency key for a day."""

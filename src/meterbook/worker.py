@@ -1,4 +1,4 @@
-"""The loop that does by the clock what is due: folds deltas, vacuums them, sweeps, makes partitions. Two are safe."""
+"""The loop that does by the clock what is due: folds deltas, vacuums them, sweeps, delivers the outbox, makes partitions. Two are safe."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from meterbook.book import Book
+from meterbook.core.deliveries import Delivery
 from meterbook.core.ledgers import Swept
 from meterbook.errors import EngineUnavailable, LedgerUnavailable, MeterbookError, Unavailable
 
@@ -30,6 +31,7 @@ class Rhythm:
     fold_s: float = 1
     vacuum_s: float = 2
     sweep_s: float = 5
+    relay_s: float = 1
     partitions_s: float = 24 * 3600
     report_s: float = 60
 
@@ -69,6 +71,7 @@ async def work_once(book: Book, say: Say = say) -> Swept:
     if swept.deltas:
         await book.vacuum()
     _say_swept(swept, say, partitions=partitions, ms=_ms(began))
+    await _relay(book, say)
     return swept
 
 
@@ -117,6 +120,7 @@ async def _until_stopped(book: Book, rhythm: Rhythm, stop: asyncio.Event, say: S
         ("fold", rhythm.fold_s, lambda: _fold(book, done)),
         ("vacuum", rhythm.vacuum_s, lambda: _vacuum(book, done)),
         ("sweep", rhythm.sweep_s, lambda: _sweep(book, done, say)),
+        ("relay", rhythm.relay_s, lambda: _relay(book, say)),
         ("report", rhythm.report_s, lambda: _report(done, say)),
     ]
     tasks = [asyncio.create_task(_repeat(name, every_s, duty, stop, say)) for name, every_s, duty in duties]
@@ -182,6 +186,22 @@ async def _sweep(book: Book, done: Done, say: Say) -> None:
     if swept.opened or swept.closed or swept.billed or swept.alerts or unmended != done.unmended:
         _say_swept(swept, say, ms=_ms(began))
     done.unmended = unmended
+
+
+async def _relay(book: Book, say: Say) -> None:
+    """Until nothing is due; alerts go to the log, where an operator's alerting finds them."""
+
+    async def tell(alert: Delivery) -> None:
+        facts = {name: value for name, value in alert.payload.items() if name != "entity"}
+        say("alert", entity=alert.entity, **facts)
+
+    while True:
+        began = monotonic()
+        relayed = await book.relay(tell=tell)
+        if any(asdict(relayed).values()):
+            say("relayed", **asdict(relayed), ms=_ms(began))
+        if not relayed.delivered:
+            return
 
 
 def _say_swept(swept: Swept, say: Say, **facts: object) -> None:

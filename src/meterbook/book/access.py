@@ -17,6 +17,7 @@ from meterbook.errors import ForkedBook, UnknownEntity
 from meterbook.operations.attribute_usage import Attribute, Parties, attribute_usage
 from meterbook.postgres import billing
 from meterbook.postgres.refusals import refusals
+from meterbook.stripe.gateway import StripeAccount, StripeGateway
 
 Clock = Callable[[], datetime]
 
@@ -54,13 +55,22 @@ class LedgerAccess:
     """Connections are autocommit; a call of several statements opens its own transaction."""
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
         self._pool = pool
         self._catalog = catalog
         self._clock = clock
         self._engine = engine
         self._billing = billing
+        self._stripe = stripe
+        self._gateway = None if stripe is None else StripeGateway(stripe)
 
     @property
     def catalog(self) -> Catalog:

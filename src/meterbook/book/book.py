@@ -22,6 +22,7 @@ from meterbook.book.groups import (
     SOUND,
     all_in_progress,
 )
+from meterbook.book.stripe import StripeCalls
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
 from meterbook.core.derivation import Derivation
@@ -52,6 +53,7 @@ from meterbook.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.migrate import check_ledger, find_settled, list_pending, migrate
 from meterbook.postgres.refusals import connecting_advice, refusals
+from meterbook.stripe.gateway import StripeAccount
 
 CONNECTIONS_MAX = 10
 CONNECT_TIMEOUT_S = 10
@@ -67,16 +69,17 @@ async def open(
     home: Path = HOME,
     connections_max: int = CONNECTIONS_MAX,
     billing: bool = True,
+    stripe: StripeAccount | None = None,
 ) -> AsyncIterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
     `clock` gives the time of every call (aware), for tests and replays; without one it is the database's, and only the owner of the schema
-    may be ahead of that. With `billing` off every check and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated),
-    `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
+    may be ahead of that. With `billing` off every check and hold is allowed. `stripe` is for who relays the outbox or takes webhooks. Raises
+    `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
-        async with _open_at(url, plans, clock, connections_max, "by URL", billing=billing) as book:
+        async with _open_at(url, plans, clock, connections_max, "by URL", billing=billing, stripe=stripe) as book:
             yield book
         return
     engine = Embedded(home)
@@ -87,7 +90,7 @@ async def open(
         async with conn:
             await migrate(conn, currency=plans.currency, free_period=plans.free_period)
         place = f"embedded under {home}"
-        async with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
+        async with _open_at(engine_url, plans, clock, connections_max, place, billing=billing, stripe=stripe) as book:
             yield book
     finally:
         engine.stop()
@@ -111,7 +114,14 @@ async def _try_connecting(url: str) -> None:
 
 @asynccontextmanager
 async def _open_at(
-    url: str, plans: Catalog, clock: Clock | None, connections_max: int, engine: str, *, billing: bool
+    url: str,
+    plans: Catalog,
+    clock: Clock | None,
+    connections_max: int,
+    engine: str,
+    *,
+    billing: bool,
+    stripe: StripeAccount | None,
 ) -> AsyncIterator["Book"]:
     pool = LedgerPool(
         url,
@@ -135,14 +145,14 @@ async def _open_at(
                 )
             check_ledger(await find_settled(conn), plans.currency, plans.free_period)
             await compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(pool, plans, clock, engine, billing=billing)
+        book = Book(pool, plans, clock, engine, billing=billing, stripe=stripe)
         yield book
         await book.drain()
     finally:
         await pool.close()
 
 
-class Book(BillingCalls):
+class Book(BillingCalls, StripeCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
@@ -150,9 +160,16 @@ class Book(BillingCalls):
     """
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing)
+        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
         self._group_commit = GroupCommit(self._write_group)
         self._copies: bool | None = None
         self._repeats_seen = False

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meterbook.cli import billing, demo, engine, holding, imports, limits, proof, reading, recording, running
+from meterbook.cli import billing, demo, engine, holding, imports, limits, outbox, proof, reading, recording, running
 from meterbook.cli.exits import MEANINGS
 
 _EXIT_CODES = "\n\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -38,7 +38,7 @@ def _everywhere(
     pass
 
 
-for part in (demo, imports, recording, reading, limits, holding, billing, running, proof, engine):
+for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, proof, engine):
     for each in part.app.registered_commands:
         app.registered_commands.append(each)
 

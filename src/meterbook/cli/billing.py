@@ -1,9 +1,7 @@
-"""``meterbook credits``, ``charges``, ``periods``, ``close``, ``sweep`` and ``outbox``: what is billed, and what is owed no more."""
+"""``meterbook credits``, ``charges``, ``periods``, ``close`` and ``sweep``: what is billed, and what is owed no more."""
 
-import json
 from collections.abc import Sequence
 from datetime import UTC
-from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -15,7 +13,7 @@ from meterbook.cli.opening import open_book
 from meterbook.cli.reading import Entity, period_asked, time_asked
 from meterbook.cli.screen import amount_shown, cents_shown, console, table, time_shown
 from meterbook.cli.wire import as_json, json_text
-from meterbook.core.ledgers import Charge, CreditAccount, OutboxRow
+from meterbook.core.ledgers import Charge, CreditAccount
 from meterbook.core.period_facts import Period
 from meterbook.errors import InvalidRequest
 from meterbook.operations.grant_credit import PRIORITY
@@ -189,41 +187,3 @@ async def sweep(session: Session) -> Exit:
         for failure in swept.failed:
             on.print(f"failed, and to be tried again: {failure}", soft_wrap=True)
     return Exit.FINDINGS if swept.deferred or swept.failed else Exit.DONE
-
-
-@command(app, "outbox")
-async def outbox(
-    session: Session,
-    entity: Annotated[
-        str | None, typer.Argument(metavar="[ENTITY]", help="Only this one's; else all.", show_default=False)
-    ] = None,
-) -> Exit:
-    """What has to be told to others, oldest first: charges to invoice, cancellations, alerts."""
-    async with open_book(session) as book:
-        rows = await book.outbox(entity)
-    if session.json:
-        print(json_text({"outbox": rows}))
-    else:
-        on = console()
-        made = table(on, "when (UTC)", "kind", "entity", "what", "id", numbers=["id"], whole=["when (UTC)"])
-        for row in rows:
-            made.add_row(time_shown(row.created_at), row.kind, row.entity, told(row), str(row.id))
-        on.print(made)
-    return Exit.DONE
-
-
-def told(row: OutboxRow) -> str:
-    """One line for a person; the payload as it stands for what has no sentence yet."""
-    said = row.payload
-    match row.kind, said:
-        case "charge", {"amount_cents": int(cents), "kind": kind, "period": period}:
-            line = f"{kind}, {cents_shown(cents)}, period {period}"
-        case "alert", {"alert": "close_deferred", "period": period, "reason": reason}:
-            line = f"period {period} can't be closed: {reason}"
-        case "alert", {"used": used, "limit": limit}:
-            line = f"used {amount_shown(Decimal(used), 2)} of {amount_shown(Decimal(limit), 2)}"
-        case "cancel_at_period_end", {"subscription": subscription, "cancel_at_period_end": cancel}:
-            line = f"{'cancel' if cancel else 'take back the cancellation of'} {subscription} at its period's end"
-        case _:
-            line = json.dumps(dict(said), ensure_ascii=False)
-    return line

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from meterbook.cli.billing import told
 from meterbook.cli.command import DEFAULT_HOME
+from meterbook.cli.outbox import told
 from meterbook.cli.reading import parts_table, usage_data
 from meterbook.cli.screen import amount_shown, bar, cents_shown, is_plain, table
 from meterbook.core.breakdown import apportion

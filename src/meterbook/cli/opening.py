@@ -1,5 +1,6 @@
 """Opening the ledger that a command's options name: the embedded one, one by URL, or the demo's."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from meterbook.demo.play import DemoClock
 from meterbook.postgres.embedded import embedded
 from meterbook.postgres.migrate import migrate
 from meterbook.postgres.refusals import refusals
+from meterbook.stripe.gateway import StripeAccount
 
 CONNECT_TIMEOUT_S = 10
 DEMO_FOLDER = "demo"
@@ -28,8 +30,19 @@ async def open_book(session: Session) -> AsyncIterator[Book]:
         async with open_demo(session, DemoClock(cast.CLOSED_AT)) as book:
             yield book
         return
-    async with meterbook.open(session.url, catalog=session.catalog, home=session.home) as book:
+    account = stripe_account()
+    async with meterbook.open(session.url, catalog=session.catalog, home=session.home, stripe=account) as book:
         yield book
+
+
+def stripe_account() -> StripeAccount | None:
+    """From METERBOOK_STRIPE_API_KEY and METERBOOK_STRIPE_WEBHOOK_SECRETS (several while one is replaced, by commas)."""
+    api_key = os.environ.get("METERBOOK_STRIPE_API_KEY", "")
+    secrets = os.environ.get("METERBOOK_STRIPE_WEBHOOK_SECRETS", "")
+    base = os.environ.get("METERBOOK_STRIPE_API_BASE") or None
+    if not api_key:
+        return None
+    return StripeAccount(api_key, tuple(filter(None, map(str.strip, secrets.split(",")))), base)
 
 
 @asynccontextmanager

@@ -105,3 +105,29 @@ class Swept:
     billed: int
     alerts: int
     failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What a run of the relay did with outbox rows: delivered, put off to a later try, given up."""
+
+    delivered: int
+    postponed: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """What became of an outbox row. `due_at`: its next try or the end of its lease; `note`: the last error, or what came of it."""
+
+    id: int
+    kind: str
+    entity: str
+    payload: Mapping[str, Any]
+    created_at: datetime
+    state: Literal["due", "leased", "delivered", "dead"]
+    attempts: int
+    due_at: datetime
+    step: str
+    invoice: str | None
+    note: str | None

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from meterbook.core.bill_derivation import GrantSpent
 from meterbook.core.charges import Bill
 from meterbook.core.give_back import CorrectedDay
-from meterbook.core.ledgers import Charge, GrantState, MemberCap, OutboxRow
+from meterbook.core.ledgers import Charge, DeliveryState, GrantState, MemberCap, OutboxRow
 from meterbook.core.period_facts import PeriodFacts
 from meterbook.postgres.facts import facts_of
 from meterbook.postgres.refusals import refusals
@@ -313,4 +313,13 @@ async def list_outbox(conn: AsyncConnection[Any], entity_id: int | None) -> list
     with refusals():
         async with conn.cursor(row_factory=args_row(OutboxRow)) as cursor:
             await cursor.execute(SQL["list_outbox"], {"entity_id": entity_id})
+            return await cursor.fetchall()
+
+
+async def list_deliveries(
+    conn: AsyncConnection[Any], entity_id: int | None, state: str | None, rows: int
+) -> list[DeliveryState]:
+    with refusals():
+        async with conn.cursor(row_factory=args_row(DeliveryState)) as cursor:
+            await cursor.execute(SQL["list_deliveries"], {"entity_id": entity_id, "state": state, "rows": rows})
             return await cursor.fetchall()

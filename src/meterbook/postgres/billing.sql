@@ -122,3 +122,10 @@ select g.grant_key, g.cents, g.remaining, g.source, g.priority, g.expires_at, g.
 select o.id, o.kind, o.payload, o.created_at, e.kind || ':' || coalesce(e.external_id, '#' || e.id)
 from meterbook.outbox o join meterbook.billing_entity e on e.id = o.entity_id
 where %(entity_id)s::bigint is null or o.entity_id = %(entity_id)s order by o.id
+
+-- name: list_deliveries
+-- Newest first.
+select o.id, o.kind, e.kind || ':' || coalesce(e.external_id, '#' || e.id), o.payload, o.created_at, d.state, d.attempts, d.due_at, d.step, d.invoice, d.note
+from meterbook.outbox o join meterbook.outbox_delivery d on d.outbox_id = o.id join meterbook.billing_entity e on e.id = o.entity_id
+where (%(entity_id)s::bigint is null or o.entity_id = %(entity_id)s) and (%(state)s::text is null or d.state = %(state)s)
+order by o.id desc limit %(rows)s

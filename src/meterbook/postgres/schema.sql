@@ -3,6 +3,30 @@
 
 CREATE SCHEMA meterbook;
 
+CREATE TYPE meterbook.claimed_delivery AS (
+	id bigint,
+	lease bigint,
+	kind text,
+	entity_id bigint,
+	entity text,
+	payload jsonb,
+	created_at timestamp with time zone,
+	attempts integer,
+	first_try_at timestamp with time zone,
+	step text,
+	step_since timestamp with time zone,
+	round integer,
+	invoice text,
+	item text,
+	ledger uuid,
+	currency text,
+	period_starts_at timestamp with time zone,
+	period_ends_at timestamp with time zone,
+	cancels boolean,
+	stripe_subscription text,
+	at timestamp with time zone
+);
+
 CREATE TYPE meterbook.recorded AS (
 	n integer,
 	key uuid,
@@ -291,6 +315,68 @@ begin
   end loop;
 end $$;
 
+CREATE FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Written before a step is sent: what came of those before it, and since when this one may be under way. False: the lease was lost.
+#variable_conflict use_variable
+declare moment timestamptz := coalesce(at, clock_timestamp());
+begin
+  update meterbook.outbox_delivery d set
+    step_since = case when (d.step, d.round) = (the_step, the_round) then d.step_since else moment end,
+    step = the_step, round = the_round, invoice = begin_step.invoice, item = begin_step.item, due_at = moment + lease_for
+  where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
+  return found;
+end $$;
+
+CREATE FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Given up: nothing is forgotten, an operator is told, and may send it again.
+#variable_conflict use_variable
+declare moment timestamptz := coalesce(at, clock_timestamp());
+begin
+  update meterbook.outbox_delivery d set state = 'dead', lease = null, note = bury_delivery.note, settled_at = moment
+  where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
+  if not found then return false; end if;
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  select o.entity_id, 'alert', 'dead_letter:' || o.id || ':' || the_lease,
+         jsonb_build_object('alert', 'dead_letter', 'outbox', o.id, 'kind', o.kind, 'reason', note), moment
+  from meterbook.outbox o where o.id = the_id and o.kind <> 'alert';
+  return true;
+end $$;
+
+CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.claimed_delivery
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
+-- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
+declare moment timestamptz := coalesce(at, clock_timestamp());
+begin
+  return query
+  with taken as (
+    select d.outbox_id from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id
+    where d.state in ('due', 'leased') and d.due_at <= moment and not o.kind = any (without)
+    order by d.due_at, d.outbox_id limit how_many for update of d skip locked),
+  leased as (
+    update meterbook.outbox_delivery d set state = 'leased', lease = nextval('meterbook.outbox_lease'), due_at = moment + lease_for,
+      attempts = d.attempts + 1, first_try_at = coalesce(d.first_try_at, moment)
+    from taken t where d.outbox_id = t.outbox_id returning d.*)
+  select o.id, d.lease, o.kind, o.entity_id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), o.payload, o.created_at, d.attempts, d.first_try_at,
+         d.step, d.step_since, d.round, d.invoice, d.item, l.uuid, l.currency,
+         p.starts_at, p.ends_at, s.cancel_at_period_end, s.stripe_subscription, moment
+  from leased d
+  join meterbook.outbox o on o.id = d.outbox_id
+  join meterbook.billing_entity e on e.id = o.entity_id
+  cross join meterbook.ledger l
+  left join meterbook.billing_period p on o.kind = 'charge' and p.entity_id = o.entity_id and p.id = (o.payload ->> 'period')::bigint
+  left join meterbook.subscription s on o.kind = 'cancel_at_period_end' and s.id = o.payload ->> 'subscription'
+  order by o.id;
+end $$;
+
 CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -340,6 +426,29 @@ begin
     perform meterbook.open_periods(behind, moment);
   end if;
   return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
+end $$;
+
+CREATE FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean DEFAULT NULL::boolean, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- delivered | again: what was sent no longer holds | lost: somebody else has the lease. A late toggle of a worker without its lease may have undone
+-- a younger one, so it is sent again.
+#variable_conflict use_variable
+declare
+  moment timestamptz := coalesce(at, clock_timestamp());
+  holds  boolean;
+begin
+  if sent is not null then
+    select s.cancel_at_period_end into holds from meterbook.outbox o join meterbook.subscription s on s.id = o.payload ->> 'subscription'
+    where o.id = the_id for share of s;
+    update meterbook.outbox_delivery d set state = 'due', lease = null, due_at = moment, settled_at = null
+    where d.outbox_id = the_id and (holds is distinct from sent or d.lease is distinct from the_lease) and d.state <> 'dead';
+    if found then return 'again'; end if;
+  end if;
+  update meterbook.outbox_delivery d set state = 'delivered', lease = null, note = complete_delivery.note, settled_at = moment
+  where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
+  return case when found then 'delivered' else 'lost' end;
 end $$;
 
 CREATE FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS meterbook.recorded
@@ -729,6 +838,15 @@ begin
   return found_id;
 end $$;
 
+CREATE FUNCTION meterbook.expect_delivery() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+begin
+  insert into meterbook.outbox_delivery (outbox_id, due_at) values (new.id, new.created_at);
+  return null;
+end $$;
+
 CREATE FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1026,7 +1144,7 @@ declare
   said    json;
 begin
   perform meterbook.lock_gate(the_entity);
-  moment := coalesce(lock_and_read_gate.at, clock_timestamp());
+  moment := coalesce(meterbook.permitted(lock_and_read_gate.at), clock_timestamp());
   with over as (
     update meterbook.hold h set state = 'expired', ended_at = moment
     where h.hold_key in (select x.hold_key from meterbook.hold x where x.entity_id = the_entity and x.state = 'active' and x.expires_at <= moment
@@ -1054,7 +1172,7 @@ CREATE FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period big
     AS $$
 -- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
 declare
-  moment timestamptz := coalesce(lock_and_read_period.at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(lock_and_read_period.at), clock_timestamp());
   wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
   state  text := meterbook.lock_period(the_entity, wanted);
 begin
@@ -1502,6 +1620,18 @@ CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timest
   cross join lateral (select c.* from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > at limit 1) home
 $$;
 
+CREATE FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+begin
+  update meterbook.outbox_delivery d set state = 'due', lease = null, note = postpone_delivery.note,
+    due_at = coalesce(at, clock_timestamp()) + delay, round = d.round + is_stuck::integer
+  where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
+  return found;
+end $$;
+
 CREATE FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1819,6 +1949,18 @@ begin
      and not exists (select from unnest(answers) a where a.outcome = 'unattributed') then      -- that call comes again
     perform meterbook.note_conflicts(keys, fingerprints, actors, categories, sources, descriptions, amounts, entities, periods, moment);
   end if;
+end $$;
+
+CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
+declare moment timestamptz := coalesce(at, clock_timestamp());
+begin
+  update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
+  where d.outbox_id = the_id and d.state = 'dead';
+  return case when found then 'due' when exists (select from meterbook.outbox_delivery d where d.outbox_id = the_id) then 'not_dead' else 'unknown' end;
 end $$;
 
 CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) RETURNS text
@@ -2693,10 +2835,13 @@ CREATE TABLE meterbook.ledger (
     id smallint DEFAULT 1 NOT NULL,
     currency text NOT NULL,
     free_period text NOT NULL,
+    uuid uuid DEFAULT gen_random_uuid() NOT NULL,
     CONSTRAINT ledger_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT ledger_free_period_is_known CHECK ((free_period = ANY (ARRAY['lifetime'::text, 'calendar'::text]))),
     CONSTRAINT ledger_is_one_row CHECK ((id = 1))
 );
+
+COMMENT ON COLUMN meterbook.ledger.uuid IS 'Names this ledger in idempotency keys and metadata: two ledgers may share one Stripe account.';
 
 CREATE TABLE meterbook.member (
     id bigint NOT NULL,
@@ -2762,10 +2907,35 @@ CREATE TABLE meterbook.outbox (
     dedupe_key text NOT NULL,
     payload jsonb NOT NULL,
     created_at timestamp with time zone NOT NULL,
-    CONSTRAINT outbox_kind_is_known CHECK ((kind = ANY (ARRAY['charge'::text, 'cancel_at_period_end'::text, 'alert'::text])))
+    CONSTRAINT outbox_kind_is_not_empty CHECK ((kind <> ''::text))
 );
 
 COMMENT ON TABLE meterbook.outbox IS 'What has to be told to others, written in the transaction that decided it (I3).';
+
+COMMENT ON COLUMN meterbook.outbox.kind IS 'charge, cancel_at_period_end, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
+
+CREATE TABLE meterbook.outbox_delivery (
+    outbox_id bigint NOT NULL,
+    state text DEFAULT 'due'::text NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    first_try_at timestamp with time zone,
+    lease bigint,
+    step text DEFAULT ''::text NOT NULL,
+    step_since timestamp with time zone,
+    round integer DEFAULT 1 NOT NULL,
+    invoice text,
+    item text,
+    note text,
+    settled_at timestamp with time zone,
+    CONSTRAINT outbox_delivery_leased_by_somebody CHECK (((state = 'leased'::text) = (lease IS NOT NULL))),
+    CONSTRAINT outbox_delivery_settled_at_its_end CHECK (((state = ANY (ARRAY['delivered'::text, 'dead'::text])) = (settled_at IS NOT NULL))),
+    CONSTRAINT outbox_delivery_state_is_known CHECK ((state = ANY (ARRAY['due'::text, 'leased'::text, 'delivered'::text, 'dead'::text])))
+);
+
+COMMENT ON TABLE meterbook.outbox_delivery IS 'What became of each outbox row. due_at: the next try, or the end of the lease. note: the last error, or what came of it.';
+
+COMMENT ON COLUMN meterbook.outbox_delivery.step IS 'The step begun last; step_since: when it was first sent under its idempotency key, of which `round` is part.';
 
 ALTER TABLE meterbook.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.outbox_id_seq
@@ -2775,6 +2945,13 @@ ALTER TABLE meterbook.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE SEQUENCE meterbook.outbox_lease
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
 
 CREATE TABLE meterbook.period_baseline (
     entity_id bigint NOT NULL,
@@ -3032,6 +3209,9 @@ ALTER TABLE ONLY meterbook.moved_entity
 ALTER TABLE ONLY meterbook.organization
     ADD CONSTRAINT organization_pkey PRIMARY KEY (entity_id);
 
+ALTER TABLE ONLY meterbook.outbox_delivery
+    ADD CONSTRAINT outbox_delivery_pkey PRIMARY KEY (outbox_id);
+
 ALTER TABLE ONLY meterbook.outbox
     ADD CONSTRAINT outbox_is_said_once UNIQUE (dedupe_key);
 
@@ -3088,6 +3268,10 @@ CREATE INDEX hold_of_entity ON meterbook.hold USING btree (entity_id, granted_at
 CREATE UNIQUE INDEX member_of_one_organization ON meterbook.member USING btree (actor_id) WHERE (left_at IS NULL);
 
 CREATE INDEX member_of_organization ON meterbook.member USING btree (organization_id) WHERE (left_at IS NULL);
+
+CREATE INDEX outbox_delivery_dead ON meterbook.outbox_delivery USING btree (outbox_id) WHERE (state = 'dead'::text);
+
+CREATE INDEX outbox_delivery_due ON meterbook.outbox_delivery USING btree (due_at) WHERE (state = ANY (ARRAY['due'::text, 'leased'::text]));
 
 CREATE INDEX subscription_of_owner ON meterbook.subscription USING btree (owner_id);
 
@@ -3153,6 +3337,8 @@ CREATE TRIGGER late_entry_is_not_truncated BEFORE TRUNCATE ON meterbook.late_ent
 
 ALTER TABLE meterbook.late_entry ENABLE ALWAYS TRIGGER late_entry_is_not_truncated;
 
+CREATE TRIGGER outbox_expects_delivery AFTER INSERT ON meterbook.outbox FOR EACH ROW EXECUTE FUNCTION meterbook.expect_delivery();
+
 CREATE TRIGGER sealed_actor_is_append_only BEFORE DELETE OR UPDATE ON meterbook.sealed_actor FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
 
 ALTER TABLE meterbook.sealed_actor ENABLE ALWAYS TRIGGER sealed_actor_is_append_only;
@@ -3197,6 +3383,9 @@ ALTER TABLE ONLY meterbook.organization
 
 ALTER TABLE ONLY meterbook.organization
     ADD CONSTRAINT organization_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES meterbook.actor(id);
+
+ALTER TABLE ONLY meterbook.outbox_delivery
+    ADD CONSTRAINT outbox_delivery_outbox_id_fkey FOREIGN KEY (outbox_id) REFERENCES meterbook.outbox(id);
 
 ALTER TABLE ONLY meterbook.subscription
     ADD CONSTRAINT subscription_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES meterbook.billing_entity(id);
@@ -3244,6 +3433,18 @@ GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], worksp
 
 REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, marks smallint[], told smallint, payload jsonb, at timestamp with time zone) TO meterbook_importer;
@@ -3253,6 +3454,10 @@ REVOKE ALL ON FUNCTION meterbook.clashes_within(written meterbook.recorded[], ke
 REVOKE ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_writer;
@@ -3319,6 +3524,8 @@ GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.expect_delivery() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
@@ -3459,6 +3666,10 @@ REVOKE ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_importer;
@@ -3484,6 +3695,10 @@ GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, tota
 REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) FROM PUBLIC;
 
@@ -3646,6 +3861,9 @@ GRANT SELECT ON TABLE meterbook.organization TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.outbox TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.outbox TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.outbox_delivery TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.outbox_delivery TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.period_baseline TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.period_baseline TO meterbook_importer;

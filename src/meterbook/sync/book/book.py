@@ -34,8 +34,10 @@ from meterbook.core.usage_report import UsageReport
 from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.refusals import connecting_advice, refusals
+from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
+from meterbook.sync.book.stripe import StripeCalls
 from meterbook.sync.operations import change_membership
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
 from meterbook.sync.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
@@ -68,16 +70,17 @@ def open(
     home: Path = HOME,
     connections_max: int = CONNECTIONS_MAX,
     billing: bool = True,
+    stripe: StripeAccount | None = None,
 ) -> Iterator["Book"]:
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
     `clock` gives the time of every call (aware), for tests and replays; without one it is the database's, and only the owner of the schema
-    may be ahead of that. With `billing` off every check and hold is allowed. Raises `LedgerUnavailable` (not reachable, not migrated),
-    `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
+    may be ahead of that. With `billing` off every check and hold is allowed. `stripe` is for who relays the outbox or takes webhooks. Raises
+    `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
-        with _open_at(url, plans, clock, connections_max, "by URL", billing=billing) as book:
+        with _open_at(url, plans, clock, connections_max, "by URL", billing=billing, stripe=stripe) as book:
             yield book
         return
     engine = Embedded(home)
@@ -88,7 +91,7 @@ def open(
         with conn:
             migrate(conn, currency=plans.currency, free_period=plans.free_period)
         place = f"embedded under {home}"
-        with _open_at(engine_url, plans, clock, connections_max, place, billing=billing) as book:
+        with _open_at(engine_url, plans, clock, connections_max, place, billing=billing, stripe=stripe) as book:
             yield book
     finally:
         engine.stop()
@@ -112,7 +115,14 @@ def _try_connecting(url: str) -> None:
 
 @contextmanager
 def _open_at(
-    url: str, plans: Catalog, clock: Clock | None, connections_max: int, engine: str, *, billing: bool
+    url: str,
+    plans: Catalog,
+    clock: Clock | None,
+    connections_max: int,
+    engine: str,
+    *,
+    billing: bool,
+    stripe: StripeAccount | None,
 ) -> Iterator["Book"]:
     pool = LedgerPool(
         url,
@@ -136,14 +146,14 @@ def _open_at(
                 )
             check_ledger(find_settled(conn), plans.currency, plans.free_period)
             compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(pool, plans, clock, engine, billing=billing)
+        book = Book(pool, plans, clock, engine, billing=billing, stripe=stripe)
         yield book
         book.drain()
     finally:
         pool.close()
 
 
-class Book(BillingCalls):
+class Book(BillingCalls, StripeCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
@@ -151,9 +161,16 @@ class Book(BillingCalls):
     """
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing)
+        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
         self._group_commit = GroupCommit(self._write_group)
         self._copies: bool | None = None
         self._repeats_seen = False

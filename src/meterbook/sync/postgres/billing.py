@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from meterbook.core.bill_derivation import GrantSpent
 from meterbook.core.charges import Bill
 from meterbook.core.give_back import CorrectedDay
-from meterbook.core.ledgers import Charge, GrantState, MemberCap, OutboxRow
+from meterbook.core.ledgers import Charge, DeliveryState, GrantState, MemberCap, OutboxRow
 from meterbook.core.period_facts import PeriodFacts
 from meterbook.postgres.facts import facts_of
 from meterbook.postgres.refusals import refusals
@@ -298,4 +298,11 @@ def list_outbox(conn: Connection[Any], entity_id: int | None) -> list[OutboxRow]
     with refusals():
         with conn.cursor(row_factory=args_row(OutboxRow)) as cursor:
             cursor.execute(SQL["list_outbox"], {"entity_id": entity_id})
+            return cursor.fetchall()
+
+
+def list_deliveries(conn: Connection[Any], entity_id: int | None, state: str | None, rows: int) -> list[DeliveryState]:
+    with refusals():
+        with conn.cursor(row_factory=args_row(DeliveryState)) as cursor:
+            cursor.execute(SQL["list_deliveries"], {"entity_id": entity_id, "state": state, "rows": rows})
             return cursor.fetchall()

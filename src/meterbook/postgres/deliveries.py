@@ -1,0 +1,73 @@
+"""Statements of what became of the outbox's rows. Each is a transaction of its own: nothing is called while one is open."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import args_row, tuple_row
+
+from meterbook.core.deliveries import Delivery, Step
+from meterbook.postgres.refusals import refusals
+from meterbook.postgres.statements import statements_beside
+
+SQL = statements_beside(__file__)
+LEASE_S = 600
+"""A worker silent for longer has lost what it was delivering."""
+
+
+async def claim_delivery(conn: AsyncConnection[Any], without: list[str], at: datetime | None) -> Delivery | None:
+    """The next that is due, but for kinds `without` means to deliver; leased."""
+    with refusals():
+        async with conn.cursor(row_factory=args_row(Delivery)) as cursor:
+            await cursor.execute(SQL["claim_delivery"], {"without": without, "lease_s": LEASE_S, "at": at})
+            return await cursor.fetchone()
+
+
+async def begin_step(
+    conn: AsyncConnection[Any],
+    delivery: Delivery,
+    step: Step,
+    round_: int,
+    made: tuple[str | None, str | None],
+    at: datetime | None,
+) -> bool:
+    """`made`: the invoice and the item that exist so far. False: the lease was lost."""
+    arguments = {"step": step, "round": round_, "invoice": made[0], "item": made[1], "lease_s": LEASE_S}
+    return bool(await _said(conn, "begin_step", delivery, {**arguments, "at": at}))
+
+
+async def complete_delivery(
+    conn: AsyncConnection[Any], delivery: Delivery, note: str | None, at: datetime | None, *, sent: bool | None = None
+) -> str:
+    """`delivered`, `again` (what was `sent` no longer holds) or `lost`."""
+    return str(await _said(conn, "complete_delivery", delivery, {"note": note, "sent": sent, "at": at}))
+
+
+async def postpone_delivery(
+    conn: AsyncConnection[Any], delivery: Delivery, note: str, delay: timedelta, at: datetime | None, *, is_stuck: bool
+) -> bool:
+    """`is_stuck`: its step needs another idempotency key."""
+    arguments = {"note": note, "delay": delay, "is_stuck": is_stuck, "at": at}
+    return bool(await _said(conn, "postpone_delivery", delivery, arguments))
+
+
+async def bury_delivery(conn: AsyncConnection[Any], delivery: Delivery, note: str, at: datetime | None) -> bool:
+    return bool(await _said(conn, "bury_delivery", delivery, {"note": note, "at": at}))
+
+
+async def redrive_delivery(conn: AsyncConnection[Any], outbox_id: int, at: datetime | None) -> str:
+    """`due`, `not_dead` or `unknown`."""
+    with refusals():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(SQL["redrive_delivery"], {"id": outbox_id, "at": at})
+            (outcome,) = await cursor.fetchone() or ("unknown",)
+    return str(outcome)
+
+
+async def _said(conn: AsyncConnection[Any], statement: str, delivery: Delivery, arguments: Mapping[str, Any]) -> Any:
+    with refusals():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(SQL[statement], {"id": delivery.id, "lease": delivery.lease, **arguments})
+            row = await cursor.fetchone()
+    return None if row is None else row[0]
