@@ -74,8 +74,8 @@ async def open(
     """A Book on the database at `url`, or on an embedded PostgreSQL under `home`, which is migrated and started as needed.
 
     `clock` gives the time of every call (aware), for tests and replays; without one it is the database's, and only the owner of the schema
-    may be ahead of that. With `billing` off every check and hold is allowed. `stripe` is for who relays the outbox or takes webhooks. Raises
-    `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (the catalog's currency is another).
+    may be ahead of that. With `billing` off every check and hold is allowed. `stripe` is for who relays the outbox or takes webhooks.
+    Raises `LedgerUnavailable` (not reachable, not migrated), `EngineUnavailable`, `InvalidCatalog`, `WrongLedger` (another currency).
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
