@@ -32,6 +32,7 @@ from meterbook.operations.settle_hold import (
     end_holds,
 )
 from meterbook.postgres import holds
+from meterbook.stripe.gateway import StripeAccount
 
 HOLD_TTL_S = 600
 HOLDS_PER_LIST_MAX = 1000
@@ -46,9 +47,16 @@ class HoldingCalls(LedgerAccess):
     """Money set aside for work that has not finished (BEHAVIOUR §8)."""
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing)
+        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
         self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}

@@ -18,6 +18,7 @@ from meterbook.core.holding import HoldTerms
 from meterbook.core.ledgers import HoldState
 from meterbook.core.plans import Catalog
 from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
+from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerAccess, LedgerPool, inside
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, resolve_attribution
 from meterbook.sync.operations.hold_spend import (
@@ -54,9 +55,16 @@ class HoldingCalls(LedgerAccess):
     """Money set aside for work that has not finished (BEHAVIOUR §8)."""
 
     def __init__(
-        self, pool: LedgerPool, catalog: Catalog, clock: Clock | None, engine: str, *, billing: bool = True
+        self,
+        pool: LedgerPool,
+        catalog: Catalog,
+        clock: Clock | None,
+        engine: str,
+        *,
+        billing: bool = True,
+        stripe: StripeAccount | None = None,
     ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing)
+        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
         self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}
