@@ -214,7 +214,12 @@ MAKERS: Mapping[str, tuple[float, Callable[[Random], dict[str, Any]]]] = {
     "check": (5, lambda r: {"user": r.choice(USERS), "workspace": r.choice((None, None, None, *WORKSPACES))}),
     "hold": (
         6,
-        lambda r: {"user": r.choice(USERS), "amount": r.choice(AMOUNTS), "ttl_s": r.choice((60, 3600, 90_000))},
+        lambda r: {
+            "user": r.choice(USERS),
+            "amount": r.choice(AMOUNTS),
+            "ttl_s": r.choice((60, 3600, 90_000)),
+            "workspace": r.choice((None, None, None, *WORKSPACES)),
+        },
     ),
     "hold_again": (2, lambda r: {"nth": r.randrange(6), "amount": r.choice((None, None, "0.02"))}),
     "hold_rest": (3, lambda r: {"user": r.choice(USERS), "beyond": r.choice(("0", "0", "0.000000000001", "-0.01"))}),

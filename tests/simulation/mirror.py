@@ -164,9 +164,9 @@ class Mirror:
         with refusals():
             return self._now.check(actor, workspace)
 
-    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> None:
+    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int, workspace: str | None) -> None:
         with refusals():
-            found = self._now.hold(actor, amount, hold_id, ttl_s)
+            found = self._now.hold(actor, amount, hold_id, ttl_s, workspace)
         if not found.allowed:
             raise Denied(found.code)
 

@@ -67,7 +67,7 @@ class Billing(Protocol):
     async def bill_threshold(self, entity: str) -> Any: ...
     async def sweep(self) -> Any: ...
     async def charges(self, entity: str, period: int) -> Sequence[Any]: ...
-    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int) -> Any: ...
+    async def place_hold(self, actor: str, *, amount: str, hold_id: str, ttl_s: int, workspace: str | None) -> Any: ...
     async def outbox(self, entity: str) -> Sequence[Any]: ...
     async def settle(self, hold_id: str, amount: str, source: str, description: str, event_key: str) -> Any: ...
     async def release(self, hold_id: str) -> Any: ...
@@ -848,8 +848,11 @@ class Player:
             shown = (theirs.used, theirs.held, theirs.limit)
             self.equal(f"used, held, limit ({ours.code})", shown, (ours.used, ours.held, ours.limit))
 
-    async def _hold(self, user: str, amount: str, ttl_s: int) -> None:
-        await self._ask(self._user(user), amount, self._name(f"h{self.number}"), ttl_s)
+    async def _hold(self, user: str, amount: str, ttl_s: int, workspace: str | None = None) -> None:
+        place = self._place(workspace)
+        if place is not None and place not in self.auditor.workspaces:
+            raise Unclear
+        await self._ask(self._user(user), amount, self._name(f"h{self.number}"), ttl_s, place)
 
     async def _hold_again(self, nth: int, amount: str | None) -> None:
         """The same id, while it is active: one hold, or a conflict if it says another amount."""
@@ -861,14 +864,15 @@ class Player:
         await self._ask(known.actor, amount or f"{known.amount:f}", known.id, 600)
         self.equal("held", self.auditor.held(known.entity), held)
 
-    async def _ask(self, actor: str, amount: str, name: str, ttl_s: int) -> None:
+    async def _ask(self, actor: str, amount: str, name: str, ttl_s: int, place: str | None = None) -> None:
         """A hold that is not granted is raised by the Book, and an answer of the auditor."""
         try:
-            ours = self.auditor.hold(actor, amount, name, ttl_s)
+            ours = self.auditor.hold(actor, amount, name, ttl_s, place)
         except Refused as refused:
             ours = Admission(False, refused.code, "", ZERO, ZERO, ZERO)
         try:
-            await self._survive(lambda: self.billing.place_hold(actor, amount=amount, hold_id=name, ttl_s=ttl_s))
+            said: dict[str, Any] = {"amount": amount, "hold_id": name, "ttl_s": ttl_s, "workspace": place}
+            await self._survive(lambda: self.billing.place_hold(actor, **said))
         except MeterbookError as error:
             if ours.allowed or error.retryable:
                 raise Difference(f"the Book denies the hold ({error}), the auditor grants it: {ours}") from error
