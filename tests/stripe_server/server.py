@@ -147,6 +147,7 @@ class StripeServer:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     block_on_close = False
 
     def __init__(self, exchange: Exchange, deliver: Callable[[], None]) -> None:
