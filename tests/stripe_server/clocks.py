@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tests.stripe_server import shapes
 from tests.stripe_server.invoices import attempt, finalize_draft, void
 from tests.stripe_server.refusals import invalid
-from tests.stripe_server.standing import UPDATED, end
+from tests.stripe_server.standing import ENDED, UPDATED, end
 from tests.stripe_server.subscription_invoices import period_of
 from tests.stripe_server.subscriptions import renew
 from tests.stripe_server.world import DAY_S, HOUR_S, Thing, World
@@ -28,19 +28,26 @@ class Due:
 
 def advance(world: World, clock: str | None, to: int) -> None:
     """Of a test clock, or (None) of everybody who has none."""
-    while (due := min(_all_due(world, clock), default=None)) and due.at <= to:
-        world.set_time(clock, max(due.at, world.time(clock)))
-        due.act(world, due.thing)
+    while ahead := [due for due in _all_due(world, clock) if due.at <= to]:
+        first = min(ahead)
+        world.set_time(clock, max(first.at, world.time(clock)))
+        for due in ahead:
+            if due == first and due in _due_of(world, due.thing):
+                due.act(world, due.thing)
     world.set_time(clock, max(to, world.time(clock)))
 
 
 def _all_due(world: World, clock: str | None) -> Iterator[Due]:
-    for invoice in world.of("invoice"):
-        if invoice["status"] in {"draft", "open"} and world.clock_of(invoice) == clock:
-            yield from _due_of_invoice(invoice)
-    for subscription in world.of("subscription"):
-        if subscription["status"] not in {"canceled", "incomplete_expired"} and world.clock_of(subscription) == clock:
-            yield from _due_of_subscription(world, subscription)
+    """Ahead, of all that is not over."""
+    for kind, over in (("invoice", {"paid", "void", "uncollectible"}), ("subscription", ENDED)):
+        for thing in world.of(kind):
+            if thing["status"] not in over and world.clock_of(thing) == clock:
+                yield from _due_of(world, thing)
+
+
+def _due_of(world: World, thing: Thing) -> Iterator[Due]:
+    """What is done earlier at the same moment may have made it undone."""
+    return _due_of_invoice(thing) if thing["object"] == "invoice" else _due_of_subscription(world, thing)
 
 
 def _due_of_invoice(invoice: Thing) -> Iterator[Due]:
@@ -59,6 +66,8 @@ def _finalize(world: World, invoice: Thing) -> None:
 
 def _due_of_subscription(world: World, subscription: Thing) -> Iterator[Due]:
     status = subscription["status"]
+    if status in ENDED:
+        return
     if subscription["cancel_at"]:
         yield Due(subscription["cancel_at"], 2, _cancel, subscription)
     if status in _RENEWS:

@@ -258,17 +258,21 @@ def finalize(world: World, params: Thing, invoice_id: str) -> Thing:
         raise invalid("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
     if "auto_advance" in params:
         invoice["auto_advance"] = params["auto_advance"]
-    finalize_draft(world, invoice)
-    if (
-        invoice["status"] == "open"
-        and invoice["auto_advance"]
-        and invoice["collection_method"] == "charge_automatically"
-    ):
-        invoice["next_payment_attempt"] = world.time_of(invoice) + HOUR_S
+    is_driven = invoice["auto_advance"] and invoice["collection_method"] == "charge_automatically"
+    finalize_draft(world, invoice, world.time_of(invoice) + HOUR_S if is_driven else None)
     return invoice
 
 
-def finalize_draft(world: World, invoice: Thing) -> None:
+def buy(world: World, customer_id: str, amount: int, metadata: dict[str, str]) -> Thing:
+    """Something bought and paid in one go, as Checkout does that makes an invoice of it."""
+    asked = {"customer": customer_id, "currency": "usd", "metadata": metadata}
+    invoice = create(world, asked)
+    create_item(world, {**asked, "amount": amount, "invoice": invoice["id"]})
+    finalize_draft(world, invoice)
+    return invoice if invoice["status"] == "paid" else pay(world, {}, invoice["id"])
+
+
+def finalize_draft(world: World, invoice: Thing, first_attempt: int | None = None) -> None:
     """It gets its number and can no longer be changed; with nothing to pay, it is paid."""
     at, customer = world.time_of(invoice), world.things[invoice["customer"]]
     settle_amounts(world, invoice)
@@ -279,6 +283,7 @@ def finalize_draft(world: World, invoice: Thing) -> None:
         automatically_finalizes_at=None,
         effective_at=at,
         ending_balance=left,
+        next_payment_attempt=first_attempt if invoice["amount_due"] else None,
         number=f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04d}",
         status="open",
         status_transitions={**invoice["status_transitions"], "finalized_at": at},

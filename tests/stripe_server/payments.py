@@ -23,12 +23,13 @@ def open_intent(world: World, invoice: Thing) -> None:
     )
     intent["description"] = invoice["description"] or f"Payment for Invoice {invoice['number']}"
     world.add(intent)
-    world.add(shapes.invoice_payment(world.new_id("inpay"), at, invoice_id=invoice["id"], intent=intent))
+    payment = shapes.invoice_payment(world.new_id("inpay"), at, invoice_id=invoice["id"], intent=intent)
+    world.payments[invoice["id"]] = world.add(payment)
     world.emit("payment_intent.created", intent)
 
 
 def payment_of(world: World, invoice: Thing) -> Thing | None:
-    return next((payment for payment in world.of("invoice_payment") if payment["invoice"] == invoice["id"]), None)
+    return world.payments.get(invoice["id"])
 
 
 def _intent_of(world: World, payment: Thing) -> Thing:

@@ -222,5 +222,5 @@ def _expand(world: World, thing: Any, path: list[str]) -> None:
 
 
 def _payments_of(world: World, invoice_id: str) -> Thing:
-    own = [copied(payment) for payment in world.of("invoice_payment") if payment["invoice"] == invoice_id]
-    return shapes.a_list(f"/v1/invoice_payments?invoice={invoice_id}", own)
+    own = world.payments.get(invoice_id)
+    return shapes.a_list(f"/v1/invoice_payments?invoice={invoice_id}", [copied(own)] if own else [])

@@ -19,7 +19,7 @@ from typing import Self
 
 from stripe import RequestsClient, StripeClient
 
-from tests.stripe_server import clocks, payments
+from tests.stripe_server import clocks, invoices, payments
 from tests.stripe_server.cards import DECLINED, GOOD, Card
 from tests.stripe_server.deliveries import Delivery, Post, delivery_of
 from tests.stripe_server.exchange import LATE_MAX_S, Asked, Exchange, Logged, Outcome
@@ -94,6 +94,11 @@ class StripeServer:
     def accept(self, customer: str) -> None:
         self.decline(customer, GOOD)
 
+    def purchase(self, customer: str, amount_cents: int, **metadata: str) -> Thing:
+        """Paid at once, as by Checkout: `purchase(customer, 5000, type="credit_purchase")`."""
+        with self.acting() as world:
+            return invoices.buy(world, customer, amount_cents, metadata)
+
     def dispute(self, charge: str, status: str = "needs_response") -> Thing:
         with self.acting() as world:
             return payments.open_dispute(world, charge, status)
@@ -142,6 +147,7 @@ class StripeServer:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     block_on_close = False
 
     def __init__(self, exchange: Exchange, deliver: Callable[[], None]) -> None:

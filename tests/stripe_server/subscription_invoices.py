@@ -110,9 +110,11 @@ def _add_item_line(world: World, invoice: Thing, subscription: Thing, item: Thin
 
 def collect_at_once(world: World, invoice: Thing, *, waits: bool = False) -> None:
     """What a change asks for is due now; `waits`: the client will pay it. An invoice to be sent is left an hour to be looked at."""
-    world.emit("invoice.created", invoice)
-    if invoice["collection_method"] == "send_invoice":
+    is_sent = invoice["collection_method"] == "send_invoice"
+    if is_sent:
         leave_to_the_clock(world, invoice)
+    world.emit("invoice.created", invoice)
+    if is_sent:
         return
     finalize_draft(world, invoice)
     if invoice["status"] == "open" and not waits:

@@ -118,6 +118,28 @@ def test_a_request_still_under_way_holds_its_key(shop: Shop, stripe_server: Stri
     assert invoices_of(stripe_server) == 1
 
 
+def test_twenty_at_once_make_one_invoice(shop: Shop, stripe_server: StripeServer) -> None:
+    """Each has the one answer, or is told that it is being made."""
+    customer = shop.customer().id
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            answers.append(create(shop, customer).id)
+        except stripe.APIError as conflict:
+            answers.append(str(conflict.http_status))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made = [invoice["id"] for invoice in stripe_server.things("invoice")]
+    assert len(made) == 1
+    assert len(answers) == 20
+    assert set(answers) <= {*made, "409"}
+
+
 def test_a_key_is_forgotten_after_a_day(shop: Shop, stripe_server: StripeServer) -> None:
     """Of the server's clock: from then on the same request is a new one."""
     customer = shop.customer().id

@@ -200,6 +200,16 @@ def test_metadata_is_merged_and_a_draft_can_be_deleted(shop: Shop) -> None:
     assert (gone.value.http_status, gone.value.code) == (404, "resource_missing")
 
 
+def test_a_purchase_is_an_invoice_paid_at_once(shop: Shop, stripe_server: StripeServer) -> None:
+    """With the metadata that says what it is for, in the events too."""
+    customer = shop.customer()
+    shop.told()
+    bought = stripe_server.purchase(customer.id, 5000, type="credit_purchase")
+    paid = next(each for each in stripe_server.deliveries if each.kind == "invoice.paid").event["data"]["object"]
+    assert (paid["id"], paid["amount_paid"], paid["metadata"]) == (bought["id"], 5000, {"type": "credit_purchase"})
+    assert paid["parent"] is None
+
+
 def test_a_dispute_is_opened_and_closed(shop: Shop, stripe_server: StripeServer) -> None:
     """By the test, or by the card that does so by itself; the events say which charge."""
     v1, customer = shop.client.v1, shop.customer()

@@ -148,6 +148,19 @@ def test_a_trial_ends_at_its_end(shop: Shop, stripe_server: StripeServer) -> Non
     assert v1.invoices.list({"customer": customer.id}).data[0].amount_paid == 3000
 
 
+@pytest.mark.parametrize(
+    ("behavior", "status"), [("cancel", "canceled"), ("pause", "paused"), ("create_invoice", "past_due")]
+)
+def test_a_trial_without_a_card_ends_as_it_was_told_to(
+    shop: Shop, stripe_server: StripeServer, behavior: str, status: str
+) -> None:
+    """Canceled, paused, or invoiced to nobody who could pay."""
+    customer, settings = shop.client.v1.customers.create({}), {"end_behavior": {"missing_payment_method": behavior}}
+    subscription = shop.subscription(customer, shop.price(3000), trial_period_days=7, trial_settings=settings)
+    stripe_server.advance(timedelta(days=8))
+    assert shop.client.v1.subscriptions.retrieve(subscription.id).status == status
+
+
 def test_a_trial_ended_early_begins_the_cycle_now(shop: Shop, stripe_server: StripeServer) -> None:
     """The anchor moves to now, and the whole period is invoiced."""
     subscription = shop.subscription(shop.customer(), shop.price(3000), trial_end=moment(6, 15))

@@ -43,10 +43,14 @@ class World:
     """How the bank behind a payment method answers."""
     next_card: Card | None = None
     """Answers the next attempt in place of the card itself."""
+    payments: dict[str, Thing] = field(default_factory=dict)
+    """What an invoice is to be paid by, by the invoice's id."""
     told: set[str] = field(default_factory=set)
+    """Subscriptions whose owners have been warned of a trial's end."""
     request: dict[str, str | None] = field(default_factory=lambda: {"id": None, "idempotency_key": None})
     unsent: list[Thing] = field(default_factory=list)
     """Events that nobody has been told yet."""
+    _by_kind: dict[str, list[Thing]] = field(default_factory=dict)
     _count: int = 0
 
     def new_id(self, prefix: str) -> str:
@@ -55,11 +59,12 @@ class World:
 
     def add(self, thing: Thing) -> Thing:
         self.things[thing["id"]] = thing
+        self._by_kind.setdefault(thing["object"], []).append(thing)
         return thing
 
     def of(self, kind: str) -> Iterator[Thing]:
         """In the order of their making."""
-        return (thing for thing in list(self.things.values()) if thing["object"] == kind and not thing.get("deleted"))
+        return (thing for thing in list(self._by_kind.get(kind, ())) if not thing.get("deleted"))
 
     def find(self, kind: str, thing_id: str | None) -> Thing | None:
         thing = self.things.get(thing_id or "")
