@@ -152,6 +152,15 @@ FOUND = {
         Step("sweep", {}),
         Step("commit", {"nth": 0}),
     ],
+    "§8 whose free period pays again is told that it is used up": [
+        organization("o2", "u2"),
+        subscribed("user:u1", "team", back=86_400),
+        Step("record", {"user": "u1", "amount": "260.755", "description": "fee", "workspace": None, "entity": None,
+                        "period": None, "when": ("edge", -3_600_000_000)}),
+        Step("sweep", {}),
+        Step("convert", {"user": "u1", "organization": "o2", "seats": 2}),
+        Step("sweep", {}),
+    ],
 }  # fmt: skip
 
 

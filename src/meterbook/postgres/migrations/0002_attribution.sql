@@ -234,12 +234,14 @@ declare
   due timestamptz;
   s meterbook.subscription;
   best boolean;
+  old_home bigint;
 begin
   perform from meterbook.subscription b where b.owner_id = any (entities) order by b.id for share;
   insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
   select e, '-infinity', 0, '-infinity', '-infinity', '-infinity' from unnest(entities) e order by e on conflict do nothing;
   perform from meterbook.period_clock c where c.entity_id = any (entities) order by c.entity_id for no key update;
   foreach entity in array entities loop
+    old_home := (select c.home_id from meterbook.period_clock c where c.entity_id = entity);
     free_ends := meterbook.open_free_period(entity, at);
     due := free_ends;
     best := true;
@@ -267,6 +269,9 @@ begin
     on conflict (entity_id) do update set (due_at, home_id, home_since, home_starts_at, home_ends_at) =
       (excluded.due_at, excluded.home_id, excluded.home_since, excluded.home_starts_at, excluded.home_ends_at)
     where period_clock is distinct from excluded;
+    if exists (select from meterbook.period_clock c where c.entity_id = entity and c.home_id <> old_home and old_home <> 0) then
+      perform meterbook.look_again(entity, at);    -- what it may use is another sum, and what was used before the limit of now may be told
+    end if;
   end loop;
 end $$;
 
