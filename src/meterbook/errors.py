@@ -6,7 +6,9 @@ MeterbookError
 │   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
 │   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
 │   ├── CorrectionRefused      below zero, or of a correction
-│   ├── LimitRefused · BaselineRefused · UnknownHold · UnknownDelivery · UnsettledMoney
+│   ├── UnknownPrice           a price at Stripe that no plan of the catalog lists: the same code as UnknownPlan
+│   ├── LimitRefused · BaselineRefused · UnknownHold · UnknownDelivery · UnknownEvent · UnsettledMoney
+│   ├── BadSignature · BadEvent a webhook that Stripe did not sign, or that lacks what is needed of it
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
@@ -93,6 +95,17 @@ class UnknownPlan(InvalidRequest):
         super().__init__(f"plan {plan!r} is not in the catalog; it has {', '.join(self.known)}")
 
 
+class UnknownPrice(UnknownPlan):
+    """A price at Stripe that no plan of the catalog lists: an error to fix, never the free plan."""
+
+    def __init__(self, prices: Sequence[str]) -> None:
+        self.plan, self.known, self.prices = "", (), tuple(prices)
+        InvalidRequest.__init__(
+            self,
+            f"{' and '.join(self.prices) or 'no price'}: no plan of the catalog lists it; add it to its plan's prices",
+        )
+
+
 class UnknownInterval(InvalidRequest):
     """A billing interval that is no whole number of months."""
 
@@ -175,6 +188,24 @@ class UnknownDelivery(InvalidRequest):
     """The outbox has no such row."""
 
     code = "unknown_delivery"
+
+
+class UnknownEvent(InvalidRequest):
+    """No webhook event with this id was received."""
+
+    code = "unknown_event"
+
+
+class BadSignature(InvalidRequest):
+    """Nobody who knows a webhook secret signed this body lately; nothing was stored."""
+
+    code = "bad_signature"
+
+
+class BadEvent(InvalidRequest):
+    """A webhook event that lacks something that is needed of it."""
+
+    code = "bad_event"
 
 
 class UnsettledMoney(InvalidRequest):

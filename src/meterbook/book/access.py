@@ -70,7 +70,7 @@ class LedgerAccess:
         self._engine = engine
         self._billing = billing
         self._stripe = stripe
-        self._gateway = None if stripe is None else StripeGateway(stripe)
+        self._gateway = StripeGateway(stripe) if stripe is not None and stripe.api_key else None
 
     @property
     def catalog(self) -> Catalog:

@@ -40,7 +40,7 @@ def stripe_account() -> StripeAccount | None:
     api_key = os.environ.get("METERBOOK_STRIPE_API_KEY", "")
     secrets = os.environ.get("METERBOOK_STRIPE_WEBHOOK_SECRETS", "")
     base = os.environ.get("METERBOOK_STRIPE_API_BASE") or None
-    if not api_key:
+    if not (api_key or secrets):
         return None
     return StripeAccount(api_key, tuple(filter(None, map(str.strip, secrets.split(",")))), base)
 

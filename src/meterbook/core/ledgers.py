@@ -131,3 +131,32 @@ class DeliveryState:
     step: str
     invoice: str | None
     note: str | None
+
+
+StripeState = Literal["pending", "applied", "ignored", "stale", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StripeEventState:
+    """A webhook event and what became of it. `subject`: the object it is about; `note`: why it failed, or what came of it."""
+
+    id: str
+    kind: str
+    subject: str
+    created_at: datetime
+    received_at: datetime
+    state: StripeState
+    attempts: int
+    note: str | None
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StripeApplied:
+    """What became of an event that was handed in. `replayed`: it had been applied before, and nothing was done."""
+
+    id: str
+    kind: str
+    state: StripeState
+    note: str | None = None
+    replayed: bool = False

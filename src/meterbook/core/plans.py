@@ -62,5 +62,9 @@ class Catalog:
                 return plan
         raise UnknownPlan(code, tuple(plan.code for plan in self.plans))
 
+    def find_plan_of_price(self, price: str) -> Plan | None:
+        """The plan that lists this price of Stripe's; each is of one plan only."""
+        return next((plan for plan in self.plans if price in plan.prices), None)
+
     def allowance(self, code: str, seats: int | None) -> Allowance:
         return self.plan(code).allowance(seats)

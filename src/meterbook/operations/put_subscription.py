@@ -17,7 +17,10 @@ SEATS_MAX = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionTerms:
-    """What a subscription says. `starts_at`, `ends_at`: its current period, half-open; `seats` None or 0 counts as 1."""
+    """What a subscription says. `starts_at`, `ends_at`: its current period, half-open; `seats` None or 0 counts as 1.
+
+    `cancel_at`: when it is going to end, where that is not with its period.
+    """
 
     id: str
     owner: str
@@ -33,6 +36,7 @@ class SubscriptionTerms:
     currency: str | None = None
     stripe_customer: str | None = None
     stripe_subscription: str | None = None
+    cancel_at: datetime | None = None
 
 
 async def put_subscription(
@@ -62,6 +66,7 @@ async def put_subscription(
         "interval_months": interval_months(terms.interval),
         "anchor": terms.anchor,
         "cancel_at_period_end": terms.cancel_at_period_end,
+        "cancel_at": terms.cancel_at,
         "effective_at": terms.effective_at,
         "stripe_customer": terms.stripe_customer,
         "stripe_subscription": terms.stripe_subscription,
@@ -73,7 +78,7 @@ async def put_subscription(
 def _check(terms: SubscriptionTerms, catalog: Catalog) -> None:
     problems = [
         Problem(None, name, "naive_time", "is no datetime with a time zone")
-        for name in ("starts_at", "ends_at", "anchor", "effective_at")
+        for name in ("starts_at", "ends_at", "anchor", "effective_at", "cancel_at")
         if (at := getattr(terms, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
     ]
     if terms.currency is not None and terms.currency.upper() != catalog.currency:

@@ -5,7 +5,7 @@ select meterbook.put_subscription(
   included => %(included)s::numeric, refresh_per_day => %(refresh_per_day)s::numeric, status => %(status)s,
   starts_at => %(starts_at)s::timestamptz, ends_at => %(ends_at)s::timestamptz, interval_months => %(interval_months)s::integer,
   anchor => %(anchor)s::timestamptz, cancel_at_period_end => %(cancel_at_period_end)s, effective_at => %(effective_at)s::timestamptz,
-  stripe_customer => %(stripe_customer)s, stripe_subscription => %(stripe_subscription)s, at => %(at)s::timestamptz)
+  stripe_customer => %(stripe_customer)s, stripe_subscription => %(stripe_subscription)s, at => %(at)s::timestamptz, cancel_at => %(cancel_at)s::timestamptz)
 
 -- name: put_organization
 select meterbook.put_organization(organization => %(organization)s, owner => %(owner)s, at => %(at)s::timestamptz)

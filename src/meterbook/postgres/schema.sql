@@ -330,6 +330,23 @@ begin
   return found;
 end $$;
 
+CREATE FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- False: it is settled already, or blocks already. One notification a blocking, not an attempt.
+#variable_conflict use_variable
+declare moment timestamptz := coalesce(at, clock_timestamp());
+begin
+  perform pg_advisory_xact_lock(5068, hashtext(reference));    -- beside settle_at_stripe: one of the two is first, and the other sees it
+  if exists (select from meterbook.stripe_settled t where t.reference = block_by_stripe.reference) then return false; end if;
+  if not meterbook.set_block(the_entity, reason, reference, true, moment) then return false; end if;
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (the_entity, 'alert', 'block:' || the_entity || ':' || reference || ':' || event,
+          jsonb_build_object('alert', reason, 'reference', reference), moment) on conflict do nothing;
+  return true;
+end $$;
+
 CREATE FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -690,6 +707,14 @@ CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
   select case when field is null then '-' else octet_length(field) || ':' || field end || ','
 $$;
 
+CREATE FUNCTION meterbook.disown_cancellation(the_subscription text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- We had it cancelled, Stripe had heard so, and somebody took it back there: their own doing, and it stays.
+  update meterbook.subscription s set cancelled_by_us = false where s.id = the_subscription
+$$;
+
 CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -884,6 +909,18 @@ CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, de
     || meterbook.digest_field(currency), 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 
+CREATE FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_note text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- What came of it. One that has been applied can't fail any more.
+begin
+  update meterbook.stripe_event e set state = the_state, note = the_note, attempts = e.attempts + 1,
+    settled_at = case when the_state <> 'failed' then coalesce(at, clock_timestamp()) end
+  where e.id = the_id and e.settled_at is null;
+end $$;
+
 CREATE FUNCTION meterbook.first_flush(request text) RETURNS TABLE(actor text, category text, source text, description text, total numeric, entity text, workspace text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1050,6 +1087,24 @@ CREATE FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with ti
     AS $$
   -- The period of now. Somebody whose clock is ahead may have opened the next one already: for the others it has not begun.
   select case when c.home_starts_at <= at then c.home_id else (select p.period_id from meterbook.place(c.entity_id, null, at, at) p) end
+$$;
+
+CREATE TABLE meterbook.billing_entity (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    external_id text,
+    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
+    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
+    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
+);
+
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
+
+CREATE FUNCTION meterbook.is_gone(e meterbook.billing_entity) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  -- Deleted: what concerns its subscription at Stripe has nobody left to concern.
+  select e.external_id is null or e.kind = 'organization' and not exists (select from meterbook.organization o where o.entity_id = e.id)
 $$;
 
 CREATE FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) RETURNS void
@@ -1240,6 +1295,43 @@ begin
   return found_state;
 end $$;
 
+CREATE FUNCTION meterbook.lock_stripe_event(the_id text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- One at a time applies an event; gives its state.
+declare found_state text;
+begin
+  select e.state into found_state from meterbook.stripe_event e where e.id = the_id for update;
+  return found_state;
+end $$;
+
+CREATE FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) RETURNS TABLE(seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric, invoiced_starts_at timestamp with time zone, invoiced_ends_at timestamp with time zone, subscription_id text, owner text, owner_is_gone boolean, cancels boolean, is_ours boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- Events of a subscription are applied one at a time; what is known of it, read after the lock. `cancels`: our own word about its end, where Stripe
+-- has not heard it yet, or had not when it said this: an echo of an older one must not undo it. `is_ours`: it cancels because an organization pays.
+begin
+  insert into meterbook.stripe_subscription (id) values (the_id) on conflict do nothing;
+  perform from meterbook.stripe_subscription k where k.id = the_id for update;
+  return query
+  select k.seen_at, k.seen_rank, k.seen_event, k.owner_said, k.monthly_price, k.invoiced_starts_at, k.invoiced_ends_at,
+         s.id, e.kind || ':' || e.external_id, s.id is not null and meterbook.is_gone(e),
+         case when exists (
+           select from meterbook.outbox o join meterbook.outbox_delivery d on d.outbox_id = o.id
+           where o.kind = 'cancel_at_period_end' and o.payload ->> 'subscription' = s.id and coalesce(d.settled_at >= event_at or d.state = 'dead', true))
+         then s.cancel_at_period_end end,
+         coalesce(s.cancelled_by_us, false)
+  from meterbook.stripe_subscription k
+  left join lateral (select b.* from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
+                     order by b.stripe_subscription = the_id desc nulls last, b.id limit 1) s on true
+  left join meterbook.billing_entity e on e.id = s.owner_id
+  where k.id = the_id;
+end $$;
+
 CREATE FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) RETURNS void
     LANGUAGE sql
     AS $$
@@ -1305,17 +1397,94 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
   select count(*) from noted
 $$;
 
-CREATE FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) RETURNS void
+CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- The period that a renewal's invoice bills, under the subscription's lock: where it is later than what is known, the subscription has it, all else
+-- as it was. An event that is older, and so says the period before, does not take it back.
+#variable_conflict use_variable
+declare s meterbook.subscription;
+begin
+  update meterbook.stripe_subscription k set invoiced_starts_at = starts_at, invoiced_ends_at = ends_at
+  where k.id = the_id and (k.invoiced_starts_at is null or k.invoiced_starts_at < starts_at);
+  select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
+  order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
+  if s.starts_at < starts_at and s.status not in ('canceled', 'incomplete_expired') then
+    perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, s.status,
+      starts_at, ends_at, s.interval_months, s.anchor, s.cancel_at_period_end, at => at,
+      cancel_at => case when not s.cancel_at_period_end then s.ended_at end)
+    from meterbook.billing_entity e where e.id = s.owner_id and not meterbook.is_gone(e);
+  end if;
+end $$;
+
+CREATE FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seats integer, included numeric, refresh_per_day numeric, is_entitled boolean, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, effective_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- What a subscription was before something newer that is known already. It regresses nothing; its plan and seats were in force from then on until the
+-- next that is known, and what ran then and was never opened is opened: up to what began after it.
+#variable_conflict use_variable
+declare
+  moment    timestamptz := coalesce(at, clock_timestamp());
+  effective timestamptz := least(effective_at, coalesce(at, clock_timestamp()));
+  affected  bigint[];
+  s         meterbook.subscription;
+  was       meterbook.subscription;
+begin
+  select b.* into s from meterbook.subscription b where b.id = the_subscription;
+  affected := meterbook.lock_members_of(array[s.owner_id]);
+  select b.* into s from meterbook.subscription b where b.id = the_subscription for update;
+  perform from meterbook.billing_period p where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open'
+  order by p.entity_id, p.id for no key update;
+  perform meterbook.open_periods(array[s.owner_id], moment);
+  insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
+  select s.owner_id, s.id, case when exists (select from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at = effective)
+                                then effective - interval '1 microsecond' else effective end,    -- of one instant the newer is the later
+         plan, seats, included, refresh_per_day, moment
+  where not exists (select from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at = effective
+                    and (g.plan, g.seats) = (plan, seats));
+  if is_entitled and starts_at <= moment and moment < ends_at then
+    was := s;
+    was.starts_at := starts_at; was.ends_at := ends_at; was.interval_months := interval_months; was.anchor := coalesce(anchor, starts_at);
+    perform meterbook.open_past_window(s, was, moment);
+  end if;
+  update meterbook.billing_period p set (plan, seats, included, refresh_per_day) =
+    (select a.plan, a.seats, a.included, a.refresh_per_day from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a)
+  where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open';
+  perform meterbook.open_periods(array[s.owner_id], moment);
+  perform meterbook.settle_payers(affected, moment);
+  perform meterbook.look_again(s.owner_id, moment);
+end $$;
+
+CREATE FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone, said boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
--- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed.
+-- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed, unless the instant was `said`: what was
+-- in force before it may be learned later, and then this is what it changed to.
 begin
   insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
-  select s.owner_id, s.id, case when known.id is null then s.begins_at else effective end, s.plan, s.seats, s.included, s.refresh_per_day, s.updated_at
+  select s.owner_id, s.id, case when known.id is null and not said then s.begins_at else effective end,
+         s.plan, s.seats, s.included, s.refresh_per_day, s.updated_at
   where (s.plan, s.seats, s.included, s.refresh_per_day) is distinct from
-    (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at <= effective
+    (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g
+     where g.subscription_id = s.id and g.effective_at <= effective and (g.effective_at = effective or not said)
      order by g.effective_at desc, g.id desc limit 1);
 end $$;
+
+CREATE FUNCTION meterbook.note_stripe_subscription(the_id text, seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- The newest event applied, and what its metadata said.
+  update meterbook.stripe_subscription k set
+    (seen_at, seen_rank, seen_event, owner_said, monthly_price) =
+    (note_stripe_subscription.seen_at, note_stripe_subscription.seen_rank, note_stripe_subscription.seen_event,
+     coalesce(note_stripe_subscription.owner_said, k.owner_said), coalesce(note_stripe_subscription.monthly_price, k.monthly_price))
+  where k.id = the_id
+$$;
 
 CREATE FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
@@ -1340,6 +1509,28 @@ begin
   where not exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.kind = 'free' and p.starts_at = starts)
   on conflict do nothing;
   return ends;
+end $$;
+
+CREATE FUNCTION meterbook.open_past_window(s meterbook.subscription, was meterbook.subscription, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- The window of `at` as it was then: a later start in one that we opened cuts it; it ends where something known begins, or with the subscription.
+declare
+  w      record;
+  finish timestamptz;
+begin
+  select * into w from meterbook.window_of(was, at);
+  update meterbook.billing_period p set ends_at = w.starts_at
+  where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
+  finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
+                                          where p.entity_id = s.owner_id and p.kind = 'dated' and p.ends_at > w.starts_at));
+  if finish > w.starts_at then
+    update meterbook.subscription b set begins_at = least(b.begins_at, w.starts_at) where b.id = s.id;
+    insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at, resting)
+    select s.owner_id, 'dated', w.starts_at, finish, s.id, a.plan, a.seats, a.included, a.refresh_per_day, open_past_window.at,
+           s.status in ('unpaid', 'paused', 'incomplete')
+    from meterbook.allowance_of(s.id, w.starts_at, finish) a;
+  end if;
 end $$;
 
 CREATE FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) RETURNS void
@@ -1428,6 +1619,13 @@ begin
   return least(cursor_at, s.ended_at);
 end $$;
 
+CREATE FUNCTION meterbook.organization_is_known(organization text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  select exists (select from meterbook.organization o join meterbook.billing_entity e on e.id = o.entity_id where e.external_id = organization)
+$$;
+
 CREATE FUNCTION meterbook.owner_entity(owner text) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -1439,6 +1637,18 @@ begin
   perform meterbook.person(substr(owner, 6));
   return meterbook.entity_id_of(owner);
 end $$;
+
+CREATE FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text) RETURNS bigint[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Who owns this subscription; without one that is known, all whose subscriptions this customer at Stripe pays.
+  with own as (
+    select s.owner_id from meterbook.subscription s where s.stripe_subscription = the_subscription or s.id = the_subscription),
+  paying as (
+    select s.owner_id from meterbook.subscription s where s.stripe_customer = customer and the_subscription is null)
+  select coalesce(array_agg(distinct o.owner_id order by o.owner_id), '{}') from (select * from own union select * from paying) o
+$$;
 
 CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(n integer, actor_id bigint, entity_id bigint, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone, moment timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1658,7 +1868,7 @@ begin
   perform meterbook.settle_payers(array[owner_id], moment);
 end $$;
 
-CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone DEFAULT NULL::timestamp with time zone, cancel_at_period_end boolean DEFAULT false, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone, stripe_customer text DEFAULT NULL::text, stripe_subscription text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone DEFAULT NULL::timestamp with time zone, cancel_at_period_end boolean DEFAULT false, effective_at timestamp with time zone DEFAULT NULL::timestamp with time zone, stripe_customer text DEFAULT NULL::text, stripe_subscription text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone, cancel_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '5s'
@@ -1701,7 +1911,7 @@ begin
   end if;
   s.ended_at := case
     when status in ('canceled', 'incomplete_expired') then case when known.status = status then known.ended_at else effective end
-    when cancel_at_period_end then ends_at end;
+    when cancel_at is not null then cancel_at when cancel_at_period_end then ends_at end;
 
   insert into meterbook.subscription select s.*
   on conflict on constraint subscription_pkey do update set
@@ -1715,7 +1925,7 @@ begin
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
   end if;
-  perform meterbook.note_segment(s, known, effective);
+  perform meterbook.note_segment(s, known, effective, effective_at is not null);
   if known.owner_id <> owner_id then
     perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
@@ -2144,6 +2354,21 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
+CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many.
+#variable_conflict use_variable
+declare freed integer;
+begin
+  perform pg_advisory_xact_lock(5068, hashtext(reference));
+  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, at) on conflict do nothing;
+  delete from meterbook.entity_block b where b.reference = settle_at_stripe.reference and b.reason in ('payment_failed', 'dispute');
+  get diagnostics freed = row_count;
+  return freed;
+end $$;
+
 CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2191,6 +2416,34 @@ begin
   return n;
 end $$;
 
+CREATE FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject text, created_at timestamp with time zone, body text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Kept as it came, once. Gives the state it has.
+#variable_conflict use_variable
+begin
+  insert into meterbook.stripe_event (id, type, subject, created_at, received_at, body)
+  values (the_id, the_type, subject, created_at, coalesce(at, clock_timestamp()), body) on conflict do nothing;
+  return (select e.state from meterbook.stripe_event e where e.id = the_id);
+end $$;
+
+CREATE FUNCTION meterbook.stripe_event_body(the_id text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  select e.body from meterbook.stripe_event e where e.id = the_id
+$$;
+
+CREATE FUNCTION meterbook.stripe_events(the_state text, rows_max integer) RETURNS TABLE(id text, type text, subject text, created_at timestamp with time zone, received_at timestamp with time zone, state text, attempts integer, note text, settled_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Newest first.
+  select e.id, e.type, e.subject, e.created_at, e.received_at, e.state, e.attempts, e.note, e.settled_at
+  from meterbook.stripe_event e where the_state is null or e.state = the_state order by e.received_at desc, e.created_at desc, e.id desc limit rows_max
+$$;
+
 CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -2230,6 +2483,16 @@ CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id tex
   insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
   values (owner_id, 'cancel_at_period_end', 'cancel:' || subscription_id || ':' || gen_random_uuid(),
           jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
+$$;
+
+CREATE FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Stripe gave money back for a decrease in the middle of a period, which is to wait for its end (BEHAVIOUR §7): an operator is told, once.
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (the_entity, 'alert', 'proration:' || the_entity || ':' || invoice,
+          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(at, clock_timestamp())) on conflict do nothing
 $$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
@@ -2284,6 +2547,14 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION meterbook.unsettled_stripe_events() RETURNS text[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- In Stripe's order.
+  select coalesce(array_agg(e.id order by e.created_at, e.id), '{}') from meterbook.stripe_event e where e.state in ('pending', 'failed')
+$$;
+
 CREATE FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[] DEFAULT NULL::text[]) RETURNS TABLE(grain text, part text, detail text, amount numeric, entries bigint, digest numeric)
     LANGUAGE sql STABLE
     AS $$
@@ -2298,6 +2569,13 @@ CREATE FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at t
     from pending p group by grouping sets ((), (p.day), (p.actor_id), (p.source, p.description)) having count(*) > 0)
   select t.grain, t.part, t.detail, sum(t.amount), sum(t.entries)::bigint, sum(t.digest) from term t
   where grains is null or t.grain = any (grains) group by t.grain, t.part, t.detail
+$$;
+
+CREATE FUNCTION meterbook.user_is_known(person text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  select exists (select from meterbook.actor a where a.external_id = person)
 $$;
 
 CREATE FUNCTION meterbook.window_of(s meterbook.subscription, at timestamp with time zone) RETURNS TABLE(starts_at timestamp with time zone, ends_at timestamp with time zone)
@@ -2570,17 +2848,6 @@ CREATE TABLE meterbook.alert_mark (
 );
 
 COMMENT ON TABLE meterbook.alert_mark IS 'Marks of the limit that were crossed and told; below 70 % both are armed again.';
-
-CREATE TABLE meterbook.billing_entity (
-    id bigint NOT NULL,
-    kind text NOT NULL,
-    external_id text,
-    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
-    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
-    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
-);
-
-COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 ALTER TABLE meterbook.billing_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_entity_id_seq
@@ -3002,6 +3269,46 @@ CREATE TABLE meterbook.sealed_period (
 
 COMMENT ON TABLE meterbook.sealed_period IS 'Final figures of a closed period, whole; what becomes visible later is late.';
 
+CREATE TABLE meterbook.stripe_event (
+    id text NOT NULL,
+    type text NOT NULL,
+    subject text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone NOT NULL,
+    body text NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    note text,
+    settled_at timestamp with time zone,
+    CONSTRAINT stripe_event_settled_at_its_end CHECK (((state = ANY (ARRAY['applied'::text, 'ignored'::text, 'stale'::text])) = (settled_at IS NOT NULL))),
+    CONSTRAINT stripe_event_state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'applied'::text, 'ignored'::text, 'stale'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE meterbook.stripe_event IS 'Events as Stripe sent them. stale: older than what was known; pending: it never came to an end; failed: note says why, and it can be replayed.';
+
+COMMENT ON COLUMN meterbook.stripe_event.subject IS 'The id of the object that the event is about.';
+
+CREATE TABLE meterbook.stripe_settled (
+    reference text NOT NULL,
+    outcome text NOT NULL,
+    settled_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.stripe_settled IS 'Invoices and disputes that block nobody any more, also when the event that would block arrives later.';
+
+CREATE TABLE meterbook.stripe_subscription (
+    id text NOT NULL,
+    seen_at timestamp with time zone,
+    seen_rank smallint DEFAULT 0 NOT NULL,
+    seen_event text DEFAULT ''::text NOT NULL,
+    owner_said text,
+    monthly_price numeric,
+    invoiced_starts_at timestamp with time zone,
+    invoiced_ends_at timestamp with time zone
+);
+
+COMMENT ON TABLE meterbook.stripe_subscription IS 'The newest event applied of each subscription at Stripe, by Stripe''s own time, and what its metadata and invoices said last.';
+
 CREATE TABLE meterbook.subscription_segment (
     owner_id bigint NOT NULL,
     id bigint NOT NULL,
@@ -3238,6 +3545,15 @@ ALTER TABLE ONLY meterbook.sealed_actor
 ALTER TABLE ONLY meterbook.sealed_period
     ADD CONSTRAINT sealed_period_pkey PRIMARY KEY (entity_id, period_id);
 
+ALTER TABLE ONLY meterbook.stripe_event
+    ADD CONSTRAINT stripe_event_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.stripe_settled
+    ADD CONSTRAINT stripe_settled_pkey PRIMARY KEY (reference);
+
+ALTER TABLE ONLY meterbook.stripe_subscription
+    ADD CONSTRAINT stripe_subscription_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY meterbook.subscription
     ADD CONSTRAINT subscription_pkey PRIMARY KEY (id);
 
@@ -3274,11 +3590,21 @@ CREATE UNIQUE INDEX member_of_one_organization ON meterbook.member USING btree (
 
 CREATE INDEX member_of_organization ON meterbook.member USING btree (organization_id) WHERE (left_at IS NULL);
 
+CREATE INDEX outbox_cancellations ON meterbook.outbox USING btree (((payload ->> 'subscription'::text))) WHERE (kind = 'cancel_at_period_end'::text);
+
 CREATE INDEX outbox_delivery_dead ON meterbook.outbox_delivery USING btree (outbox_id) WHERE (state = 'dead'::text);
 
 CREATE INDEX outbox_delivery_due ON meterbook.outbox_delivery USING btree (due_at) WHERE (state = ANY (ARRAY['due'::text, 'leased'::text]));
 
+CREATE INDEX stripe_event_by_time ON meterbook.stripe_event USING btree (received_at);
+
+CREATE INDEX stripe_event_waiting ON meterbook.stripe_event USING btree (created_at, id) WHERE (state = ANY (ARRAY['pending'::text, 'failed'::text]));
+
+CREATE INDEX subscription_of_customer ON meterbook.subscription USING btree (stripe_customer);
+
 CREATE INDEX subscription_of_owner ON meterbook.subscription USING btree (owner_id);
+
+CREATE INDEX subscription_of_stripe ON meterbook.subscription USING btree (stripe_subscription);
 
 CREATE INDEX subscription_segment_by_time ON meterbook.subscription_segment USING btree (subscription_id, effective_at);
 
@@ -3442,6 +3768,10 @@ REVOKE ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
@@ -3503,6 +3833,10 @@ GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_importer;
@@ -3545,6 +3879,10 @@ GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source te
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_note text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_note text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_note text, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.first_flush(request text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_importer;
@@ -3581,6 +3919,11 @@ GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.is_gone(e meterbook.billing_entity) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) FROM PUBLIC;
 
@@ -3621,6 +3964,14 @@ REVOKE ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigin
 GRANT ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.lock_period(the_entity bigint, the_period bigint) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.months_after(anchor timestamp with time zone, months integer) FROM PUBLIC;
@@ -3631,15 +3982,37 @@ REVOKE ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[]
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seats integer, included numeric, refresh_per_day numeric, is_entitled boolean, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, effective_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seats integer, included numeric, refresh_per_day numeric, is_entitled boolean, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, effective_at timestamp with time zone, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seats integer, included numeric, refresh_per_day numeric, is_entitled boolean, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, effective_at timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamp with time zone, said boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.note_stripe_subscription(the_id text, seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.note_stripe_subscription(the_id text, seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.note_stripe_subscription(the_id text, seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.open_free_period(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.open_past_window(s meterbook.subscription, was meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.open_periods(entities bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.open_windows(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.organization_is_known(organization text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.organization_is_known(organization text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.organization_is_known(organization text) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.owner_entity(owner text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone) TO meterbook_writer;
@@ -3679,9 +4052,9 @@ REVOKE ALL ON FUNCTION meterbook.put_organization(organization text, owner text,
 GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.put_organization(organization text, owner text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone, cancel_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone, cancel_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text, starts_at timestamp with time zone, ends_at timestamp with time zone, interval_months integer, anchor timestamp with time zone, cancel_at_period_end boolean, effective_at timestamp with time zone, stripe_customer text, stripe_subscription text, at timestamp with time zone, cancel_at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.put_workspace(workspace text, payer text, at timestamp with time zone) TO meterbook_writer;
@@ -3742,6 +4115,10 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
@@ -3751,9 +4128,25 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject text, created_at timestamp with time zone, body text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject text, created_at timestamp with time zone, body text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject text, created_at timestamp with time zone, body text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.stripe_event_body(the_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.stripe_event_body(the_id text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.stripe_event_body(the_id text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
@@ -3767,9 +4160,17 @@ REVOKE ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bi
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.unsettled_stripe_events() FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.unsettled_stripe_events() TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.unsettled_stripe_events() TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.usage_terms(the_entity bigint, the_period bigint, at timestamp with time zone, grains text[]) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.user_is_known(person text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.user_is_known(person text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.user_is_known(person text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.window_of(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
@@ -3794,9 +4195,6 @@ GRANT SELECT ON TABLE meterbook.actor TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.alert_mark TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.alert_mark TO meterbook_importer;
-
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.billing_period TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.billing_period TO meterbook_importer;
@@ -3881,6 +4279,15 @@ GRANT SELECT ON TABLE meterbook.sealed_actor TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.stripe_event TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.stripe_event TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.stripe_settled TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.stripe_settled TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.stripe_subscription TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.stripe_subscription TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.subscription_segment TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.subscription_segment TO meterbook_importer;

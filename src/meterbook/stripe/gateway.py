@@ -24,13 +24,18 @@ INVOICES_PER_PAGE = 100
 SERVER_ERROR = 500
 CHARGE = "meterbook_charge"
 """Metadata of our invoices and their items: which charge of which ledger they bill."""
+SUBSCRIPTION = "meterbook_subscription"
+"""The same: the subscription at Stripe whose overage it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class StripeAccount:
-    """How to reach an account. `webhook_secrets`: all that are live, two while one is replaced; `api_base` only for tests."""
+    """How to reach an account. `webhook_secrets`: all that are live, two while one is replaced; `api_base` only for tests.
 
-    api_key: str
+    Who only takes webhooks may leave the key out: then what an event does not tell by itself can't be asked for.
+    """
+
+    api_key: str = ""
     webhook_secrets: tuple[str, ...] = ()
     api_base: str | None = None
     timeout_s: float = TIMEOUT_S
@@ -62,7 +67,7 @@ class InvoiceAsked:
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {CHARGE: self.charge, **({"meterbook_subscription": self.subscription} if self.subscription else {})}
+        return {CHARGE: self.charge, **({SUBSCRIPTION: self.subscription} if self.subscription else {})}
 
 
 class StripeGateway:
@@ -147,6 +152,11 @@ class StripeGateway:
         """As Stripe has it now, in its own shape."""
         with outcomes():
             return _plain(self._client.subscriptions.retrieve(subscription))
+
+    def retrieve_charge(self, charge: str) -> Mapping[str, Any]:
+        """A payment, in Stripe's own shape: a dispute names nothing else."""
+        with outcomes():
+            return _plain(self._client.charges.retrieve(charge))
 
     def set_cancel_at_period_end(self, subscription: str, *, cancels: bool) -> None:
         """Says what is to hold; saying it again changes nothing, so it needs no key."""

@@ -69,14 +69,17 @@ begin
   end loop;
 end $$;
 
-create function meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamptz) returns void
+create function meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamptz, said boolean) returns void
 language plpgsql as $$
--- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed.
+-- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed, unless the instant was `said`: what was
+-- in force before it may be learned later, and then this is what it changed to.
 begin
   insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
-  select s.owner_id, s.id, case when known.id is null then s.begins_at else effective end, s.plan, s.seats, s.included, s.refresh_per_day, s.updated_at
+  select s.owner_id, s.id, case when known.id is null and not said then s.begins_at else effective end,
+         s.plan, s.seats, s.included, s.refresh_per_day, s.updated_at
   where (s.plan, s.seats, s.included, s.refresh_per_day) is distinct from
-    (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at <= effective
+    (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g
+     where g.subscription_id = s.id and g.effective_at <= effective and (g.effective_at = effective or not said)
      order by g.effective_at desc, g.id desc limit 1);
 end $$;
 
@@ -110,7 +113,7 @@ create function meterbook.put_subscription(
   id text, owner text, plan text, plan_rank integer, seats integer, included numeric, refresh_per_day numeric, status text,
   starts_at timestamptz, ends_at timestamptz, interval_months integer, anchor timestamptz default null,
   cancel_at_period_end boolean default false, effective_at timestamptz default null,
-  stripe_customer text default null, stripe_subscription text default null, at timestamptz default null) returns void
+  stripe_customer text default null, stripe_subscription text default null, at timestamptz default null, cancel_at timestamptz default null) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 #variable_conflict use_variable
 declare
@@ -150,7 +153,7 @@ begin
   end if;
   s.ended_at := case
     when status in ('canceled', 'incomplete_expired') then case when known.status = status then known.ended_at else effective end
-    when cancel_at_period_end then ends_at end;
+    when cancel_at is not null then cancel_at when cancel_at_period_end then ends_at end;
 
   insert into meterbook.subscription select s.*
   on conflict on constraint subscription_pkey do update set
@@ -164,7 +167,7 @@ begin
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
   end if;
-  perform meterbook.note_segment(s, known, effective);
+  perform meterbook.note_segment(s, known, effective, effective_at is not null);
   if known.owner_id <> owner_id then
     perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);

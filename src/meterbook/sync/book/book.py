@@ -369,6 +369,7 @@ class Book(BillingCalls, StripeCalls):
         currency: str | None = None,
         stripe_customer: str | None = None,
         stripe_subscription: str | None = None,
+        cancel_at: datetime | None = None,
     ) -> None:
         """What a subscription says now; opens, cuts or amends the periods that follow. `[starts_at, ends_at)` is its current period.
 
@@ -376,7 +377,7 @@ class Book(BillingCalls, StripeCalls):
         """
         terms = SubscriptionTerms(
             id, owner, plan, status, starts_at, ends_at, seats, interval, anchor, cancel_at_period_end, effective_at,
-            currency, stripe_customer, stripe_subscription,
+            currency, stripe_customer, stripe_subscription, cancel_at,
         )  # fmt: skip
         with self._pool.connection() as conn:
             put_subscription(conn, terms, self._catalog, self._at())
