@@ -244,11 +244,12 @@ def test_programs_below_a_closed_folder_are_copied_for_the_ordinary_user(tmp_pat
     closed = tmp_path / "closed"
     for tree in installed.bundle:
         shutil.copytree(tree, closed / tree.name, symlinks=True)
+    package = closed / installed.bundle[0].name
+    os.utime(package / "__init__.py", (1, 1))  # a copy is named by it: this one is no other test's
     closed.chmod(0o700)
     with embedded(folder):
         place = find_place(folder)
     assert place is not None
-    package = closed / installed.bundle[0].name
     hidden = binaries.Binaries(package / "pginstall/bin", 18, (package, package.with_name(f"{package.name}.libs")))
     programs = reachable(hidden, place)
     answer = subprocess.run(
