@@ -219,7 +219,7 @@ async def test_a_close_waits_for_a_correction_that_takes_back(book: Book, clock:
 
 
 async def test_all_corrections_after_a_close_count_in_hindsight(book: Book, clock: Clock, database_url: str) -> None:
-    """Billed 50.00; +10 is late usage of P2; −10 leaves the closed one at its bill: nothing comes back (ADR 0029)."""
+    """Billed 50.00; +10 is late usage of P2; −10 leaves the closed one at its bill: nothing comes back (ADR 0022)."""
     entry = await closed_p1(book, clock)
     await correct(book, entry, "10")
     await correct(book, entry, "-10")
