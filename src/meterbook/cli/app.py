@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from meterbook.cli import billing, demo, engine, holding, imports, limits, outbox, proof, reading, recording, running
+from meterbook.cli import (
+    billing,
+    demo,
+    engine,
+    holding,
+    imports,
+    limits,
+    outbox,
+    proof,
+    reading,
+    recording,
+    running,
+    stripe,
+)
 from meterbook.cli.exits import MEANINGS
 
 _EXIT_CODES = "\n\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -22,6 +35,7 @@ app = typer.Typer(
 for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, proof, engine):
     for each in part.app.registered_commands:
         app.registered_commands.append(each)
+app.add_typer(stripe.app)
 
 
 def main() -> None:
