@@ -23,7 +23,6 @@ from meterbook.stripe.gateway import InvoiceAsked, InvoiceSeen, StripeGateway
 
 Tell = Callable[[Delivery], Awaitable[None]]
 KINDS_OF_STRIPE = ("charge", "cancel_at_period_end")
-OURS_GONE = ("void", "uncollectible")
 
 
 class LeaseLost(Exception):
@@ -82,11 +81,12 @@ class Relay:
         asked = _asked(delivery)
         delivery = await self._create(delivery, gateway, asked)
         delivery = await self._add_item(delivery, gateway, asked)
-        invoice = await self._finalize(delivery, gateway)
-        if invoice.status in OURS_GONE:
-            return f"{invoice.id} was made {invoice.status} at Stripe"
-        _check_amount(invoice, asked)
-        return await self._pay(delivery, gateway)
+        invoice = await in_thread(gateway.retrieve_invoice, _made(delivery))
+        if invoice.status == "draft":
+            invoice = await self._finalize(delivery, gateway, asked, invoice)
+        if invoice.status == "open":
+            return await self._pay(delivery, gateway)
+        return f"{invoice.id} is {invoice.status}"
 
     async def _create(self, delivery: Delivery, gateway: StripeGateway, asked: InvoiceAsked) -> Delivery:
         if delivery.invoice is not None:
@@ -113,25 +113,22 @@ class Relay:
         made = await in_thread(gateway.add_item, asked, invoice, delivery.key("item", delivery.round))
         return replace(delivery, item=made)
 
-    async def _finalize(self, delivery: Delivery, gateway: StripeGateway) -> InvoiceSeen:
-        invoice = _made(delivery)
-        if delivery.step in ("finalize", "pay"):
-            seen = await in_thread(gateway.retrieve_invoice, invoice)
-            if seen.status != "draft":
-                return seen
+    async def _finalize(
+        self, delivery: Delivery, gateway: StripeGateway, asked: InvoiceAsked, draft: InvoiceSeen
+    ) -> InvoiceSeen:
+        """From then on Stripe asks for it by itself, so its cents are looked at before."""
+        _check_amount(draft, asked)
         await self._begin(delivery, "finalize")
-        return await in_thread(gateway.finalize_invoice, invoice, delivery.key("finalize", delivery.lease))
+        return await in_thread(gateway.finalize_invoice, draft.id, delivery.key("finalize", delivery.lease))
 
     async def _pay(self, delivery: Delivery, gateway: StripeGateway) -> str:
         """A declined card is an answer: the invoice is there, Stripe dunns, and its webhook blocks."""
         invoice = _made(delivery)
         await self._begin(delivery, "pay")
-        seen = await in_thread(gateway.retrieve_invoice, invoice)
-        if seen.status == "open":
-            try:
-                seen = await in_thread(gateway.pay_invoice, invoice, delivery.key("pay", delivery.lease))
-            except CardDeclined as declined:
-                return f"{invoice} is open: {declined}"
+        try:
+            seen = await in_thread(gateway.pay_invoice, invoice, delivery.key("pay", delivery.lease))
+        except CardDeclined as declined:
+            return f"{invoice} is open: {declined}"
         return f"{invoice} is {seen.status}"
 
     async def _begin(self, delivery: Delivery, step: Step) -> None:

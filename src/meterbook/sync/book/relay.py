@@ -24,7 +24,6 @@ from meterbook.sync.postgres import deliveries
 
 Tell = Callable[[Delivery], Awaitable[None]]
 KINDS_OF_STRIPE = ("charge", "cancel_at_period_end")
-OURS_GONE = ("void", "uncollectible")
 
 
 class LeaseLost(Exception):
@@ -83,11 +82,12 @@ class Relay:
         asked = _asked(delivery)
         delivery = self._create(delivery, gateway, asked)
         delivery = self._add_item(delivery, gateway, asked)
-        invoice = self._finalize(delivery, gateway)
-        if invoice.status in OURS_GONE:
-            return f"{invoice.id} was made {invoice.status} at Stripe"
-        _check_amount(invoice, asked)
-        return self._pay(delivery, gateway)
+        invoice = in_thread(gateway.retrieve_invoice, _made(delivery))
+        if invoice.status == "draft":
+            invoice = self._finalize(delivery, gateway, asked, invoice)
+        if invoice.status == "open":
+            return self._pay(delivery, gateway)
+        return f"{invoice.id} is {invoice.status}"
 
     def _create(self, delivery: Delivery, gateway: StripeGateway, asked: InvoiceAsked) -> Delivery:
         if delivery.invoice is not None:
@@ -114,25 +114,22 @@ class Relay:
         made = in_thread(gateway.add_item, asked, invoice, delivery.key("item", delivery.round))
         return replace(delivery, item=made)
 
-    def _finalize(self, delivery: Delivery, gateway: StripeGateway) -> InvoiceSeen:
-        invoice = _made(delivery)
-        if delivery.step in ("finalize", "pay"):
-            seen = in_thread(gateway.retrieve_invoice, invoice)
-            if seen.status != "draft":
-                return seen
+    def _finalize(
+        self, delivery: Delivery, gateway: StripeGateway, asked: InvoiceAsked, draft: InvoiceSeen
+    ) -> InvoiceSeen:
+        """From then on Stripe asks for it by itself, so its cents are looked at before."""
+        _check_amount(draft, asked)
         self._begin(delivery, "finalize")
-        return in_thread(gateway.finalize_invoice, invoice, delivery.key("finalize", delivery.lease))
+        return in_thread(gateway.finalize_invoice, draft.id, delivery.key("finalize", delivery.lease))
 
     def _pay(self, delivery: Delivery, gateway: StripeGateway) -> str:
         """A declined card is an answer: the invoice is there, Stripe dunns, and its webhook blocks."""
         invoice = _made(delivery)
         self._begin(delivery, "pay")
-        seen = in_thread(gateway.retrieve_invoice, invoice)
-        if seen.status == "open":
-            try:
-                seen = in_thread(gateway.pay_invoice, invoice, delivery.key("pay", delivery.lease))
-            except CardDeclined as declined:
-                return f"{invoice} is open: {declined}"
+        try:
+            seen = in_thread(gateway.pay_invoice, invoice, delivery.key("pay", delivery.lease))
+        except CardDeclined as declined:
+            return f"{invoice} is open: {declined}"
         return f"{invoice} is {seen.status}"
 
     def _begin(self, delivery: Delivery, step: Step) -> None:
