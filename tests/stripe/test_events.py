@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+import meterbook
 from meterbook import Book, MeterbookError
 from meterbook.errors import AttributionUnavailable, BadEvent, UnknownEvent, UnknownInterval, UnknownPlan
 from tests.bills import alerts, lump
 from tests.conftest import Clock
 from tests.ledger import P1, P2, count, query, utc, windows
-from tests.stripe.hooks import Subscription, Thing, body_of, deliver, event, invoice, signed
+from tests.postgres.test_roles import login
+from tests.stripe.hooks import ACCOUNT, Subscription, Thing, body_of, deliver, event, invoice, priced, signed
 
 START = P1[0]
 
@@ -317,3 +319,22 @@ async def test_what_fails_leaves_nothing_behind(book: Book, database_url: str) -
     with pytest.raises(MeterbookError):
         await deliver(book, event("invoice.paid", invoice("in_1", sub, metadata=bad), utc(2026, 6, 2)))
     assert (count(database_url, "stripe_settled"), count(database_url, "entity_block")) == (0, 1)
+
+
+async def test_least_privilege_is_enough(database_url: str, clock: Clock) -> None:
+    """A login with the writer's and the reader's role takes webhooks, sees them and replays them."""
+    with login(database_url, "meterbook_writer", "meterbook_reader") as url:
+        async with meterbook.open(url, clock=clock, catalog=priced(), stripe=ACCOUNT) as book:
+            sub = Subscription("sub_u", "user:u")
+            await deliver(book, sub.event("created", START), sub.event("updated", utc(2026, 6, 5), seats=2))
+            metadata = {"type": "credit_purchase", "amount": "50", "billing_entity": "user:u"}
+            paid = invoice("in_1", sub, metadata=metadata)
+            await deliver(
+                book,
+                event("invoice.payment_failed", invoice("in_1", sub, "open"), START),
+                event("invoice.paid", paid, START),
+            )
+            with pytest.raises(UnknownPlan):
+                await deliver(book, Subscription("sub_x", "user:x", "gold").event("created", START))
+            assert [each.state for each in await book.replay_stripe_events()] == ["failed"]
+            assert {each.state for each in await book.stripe_events()} == {"applied", "failed"}
