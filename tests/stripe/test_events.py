@@ -77,6 +77,20 @@ async def test_the_item_whose_price_is_in_the_catalog_is_the_plan(book: Book, da
     assert windows(database_url, "user:u") == [P1]
 
 
+async def test_an_end_needs_no_plan(book: Book, database_url: str) -> None:
+    """Its price has left the catalog and its contract's metadata are lost: deleted is deleted. Of one never heard of it waits."""
+    sub = Subscription("sub_u", "user:u")
+    await deliver(book, sub.event("created", START))
+    sub.metadata = {"plan": "enterprise"}
+    end = utc(2026, 6, 11)
+    gone = sub.event("deleted", utc(2026, 6, 11, 0, 1), plan="gold", status="canceled", ended_at=end)
+    await deliver(book, gone, sub.event("updated", utc(2026, 6, 12), metadata={}, plan="pro_6000"))
+    assert subscriptions(database_url, "plan", "status") == [("pro_6000", "canceled")]
+    assert windows(database_url, "user:u") == [(START, end)]
+    with pytest.raises(UnknownPlan):
+        await deliver(book, Subscription("sub_x", "user:x", "gold").event("deleted", START))
+
+
 @pytest.mark.parametrize("interval", ["week", "day"])
 async def test_a_week_or_a_day_is_an_unknown_interval(book: Book, interval: str) -> None:
     """An error that waits."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from meterbook.stripe.events import KINDS, effects_of, read_event
 from tests.ledger import P1, P2
 from tests.stripe.hooks import Subscription, Thing, event, invoice, priced
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "stripe_fixtures3.json"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = Path(os.environ.get("METERBOOK_DATA", ROOT.parent / "shared" / "data")) / "stripe_fixtures3.json"
 CATALOG = priced()
 WEIRD: list[Any] = [None, [], {}, "", "x" * 300, "\0", "é", -1, 0, 1.5, True, 10**30, [[]], {"id": 1}, {"data": [1]}]
 
