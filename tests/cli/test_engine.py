@@ -78,4 +78,5 @@ def test_every_command_is_in_the_reference(root: Path) -> None:
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
     written = {name.split()[0] for row in rows for name in re.findall(r"`([^`]+)`", row)}
     commands = {each.name for each in app.registered_commands if not each.hidden}
+    commands |= {each.typer_instance.info.name for each in app.registered_groups if each.typer_instance}
     assert written == commands

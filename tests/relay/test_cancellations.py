@@ -74,6 +74,7 @@ async def test_a_toggle_while_the_last_one_is_under_way_is_sent_too(shop: Shop, 
 
 
 async def test_a_subscription_that_has_ended_at_stripe_needs_no_toggle(shop: Shop, book: Book) -> None:
+    """Stripe refuses to change it; that is what was wanted."""
     subscription = await subscribed(shop)
     await book.add_member("o", "u")
     shop.stripe_server.client().v1.subscriptions.cancel(subscription)
@@ -83,6 +84,7 @@ async def test_a_subscription_that_has_ended_at_stripe_needs_no_toggle(shop: Sho
 
 
 async def test_a_subscription_without_an_id_at_stripe_is_not_told(shop: Shop, book: Book) -> None:
+    """There is nobody to tell: the row is done, and says so."""
     await pays(book, "user:u", stripe_subscription=None, stripe_customer=None)
     await organization(book, "o", "u")
     await book.relay()

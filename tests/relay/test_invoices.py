@@ -160,6 +160,7 @@ async def test_an_invoice_that_somebody_changed_is_not_paid(shop: Shop) -> None:
 
 
 async def test_an_invoice_voided_by_a_person_stays_void(shop: Shop) -> None:
+    """Somebody decided at Stripe that it is not asked for: no second one is made."""
     await shop.charge(dollars=150)
     shop.stripe_server.fails("error_500_before", *STEPS["pay"])
     await shop.book.relay()

@@ -249,3 +249,72 @@ async def test_an_organization_that_is_not_known_is_waited_for(book: Book) -> No
     assert applied.state == "applied"
     assert (await book.check("boss")).entity == "organization:later"
     assert await total(book, "organization:later") == 0
+
+
+async def test_s71_re_anchored_period(book: Book, clock: Clock, database_url: str) -> None:
+    """8.00 on days 0 to 9; 06-11 to annual: the truncated period closes with refresh 2.50 → 4 750 cents; the new one: nothing billed."""
+    sub = Subscription("sub_u", "user:u")
+    await deliver(book, sub.event("created", START))
+    for day in range(10):
+        await lump(book, "u", "8.00", day)
+    year = (utc(2026, 6, 11), utc(2027, 6, 11))
+    clock.now = utc(2026, 6, 11, 2)
+    await deliver(book, sub.event("updated", year[0], window=year, anchor=year[0], interval="year"))
+    await book.sweep()
+    assert await charged(book, "user:u") == [4_750]
+    assert windows(database_url, "user:u") == [(START, year[0]), (year[0], utc(2026, 7, 11))]
+    usage = await book.usage("user:u")
+    assert (usage.total, usage.billed_cents) == (0, 0)
+    await check_books(book, database_url)
+
+
+async def test_s78_pro_to_team_conversion(book: Book, clock: Clock, database_url: str) -> None:
+    """Overage 50.00 in P1, converted to team_6000 × 2 → the personal segment closes with 5 000 cents; the organization: 0 of 60."""
+    sub = Subscription("sub_u", "user:u")
+    await deliver(book, sub.event("created", START))
+    await lump(book, "u", "80.25")
+    await book.put_organization("acme", owner="u")
+    clock.now = utc(2026, 6, 20, 14)
+    at = utc(2026, 6, 20, 12)
+    await deliver(book, sub.event("updated", at, owner="organization:acme", plan="team_6000", seats=2))
+    await book.sweep()
+    assert await charged(book, "user:u") == await invoices(book) == [5_000]
+    usage = await book.usage("organization:acme")
+    assert (usage.total, usage.limit, usage.billed_cents) == (0, 60, 0)
+    await check_books(book, database_url)
+
+
+async def test_s79_free_paid_free(book: Book, clock: Clock) -> None:
+    """1.50 free, then pro_6000: usage 0 of 30; canceled → free again, with what was used of it."""
+    await lump(book, "u", "1.50")
+    sub = Subscription("sub_u", "user:u", window=(utc(2026, 6, 20, 12), utc(2026, 7, 20, 12)))
+    clock.now = utc(2026, 6, 20, 12, 1)
+    await deliver(book, sub.event("created", utc(2026, 6, 20, 12)))
+    assert ((await book.usage("user:u")).total, (await book.usage("user:u")).limit) == (0, 30)
+    clock.now = utc(2026, 6, 21)
+    await deliver(book, sub.event("deleted", clock.now, status="canceled", ended_at=clock.now))
+    usage = await book.usage("user:u")
+    assert (usage.total, usage.limit) == (Decimal("1.50"), 5)
+
+
+async def test_s68_ids_that_stripe_tells_let_a_deferred_close_go_on(
+    book: Book, clock: Clock, database_url: str
+) -> None:
+    """Overage 115 and no customer id: deferred; the subscription's event brings it, and the close follows by itself."""
+    await book.put_subscription(
+        id="own",
+        owner="user:u",
+        plan="pro_6000",
+        status="active",
+        starts_at=P1[0],
+        ends_at=P1[1],
+        stripe_subscription="sub_u",
+    )
+    await lump(book, "u", "145.25")
+    clock.now = utc(2026, 7, 1, 2)
+    await book.sweep()
+    assert (await state_of(book, "user:u"), await invoices(book)) == ("closing", [])
+    sub = Subscription("sub_u", "user:u", window=P2)
+    await deliver(book, sub.event("updated", P2[0]), event("invoice.finalized", invoice("in_1", sub, "open"), P2[0]))
+    assert (await state_of(book, "user:u"), await invoices(book)) == ("closed", [11_500])
+    await check_books(book, database_url)

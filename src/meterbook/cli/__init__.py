@@ -6,7 +6,7 @@
 ``screen``   tables, amounts and bars, on a terminal and without one
 ``wire``     results as JSON
 and one module for each group of commands: ``demo`` (with ``demo_screen``), ``imports``, ``recording``, ``reading``, ``limits``,
-``holding``, ``billing``, ``outbox``, ``running``, ``proof``, ``engine``.
+``holding``, ``billing``, ``outbox``, ``stripe``, ``running``, ``proof``, ``engine``.
 """
 
 from meterbook.cli.app import main

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from meterbook.cli import billing, demo, engine, holding, imports, limits, outbox, proof, reading, recording, running
+from meterbook.cli import (
+    billing,
+    demo,
+    engine,
+    holding,
+    imports,
+    limits,
+    outbox,
+    proof,
+    reading,
+    recording,
+    running,
+    stripe,
+)
 from meterbook.cli.exits import MEANINGS
 
 _EXIT_CODES = "\n\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -41,6 +54,7 @@ def _everywhere(
 for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, proof, engine):
     for each in part.app.registered_commands:
         app.registered_commands.append(each)
+app.add_typer(stripe.app)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from meterbook.stripe.effects import (
     BlockForDispute,
     BlockForInvoice,
     Effect,
+    EndSubscription,
     GrantPurchase,
     Ignore,
     LookAtCloses,
@@ -89,6 +90,8 @@ async def _apply(conn: AsyncConnection[Any], event: Event, effect: Effect, means
     match effect:
         case PutSubscription():
             return await _put(conn, event, effect, means)
+        case EndSubscription():
+            return await _end(conn, effect, means)
         case RenewPeriod():
             return await _renew(conn, event, effect, means)
         case LookAtCloses():
@@ -177,16 +180,31 @@ async def _put_newest(
     )
     await put_subscription(conn, terms, means.catalog, means.at)
     await _store_limit(conn, owner, said.monthly_price, known.monthly_price, means)
-    arguments = {
-        "id": said.subscription,
-        "seen_at": said.order.at,
-        "seen_rank": said.order.rank,
-        "seen_event": said.order.event,
-        "owner_said": said.owner.text,
-        "monthly_price": said.monthly_price,
-    }
-    await stripe_events.change(conn, "note_subscription", arguments)
+    await _note_newest(conn, said.subscription, said.order, said.owner.text, said.monthly_price)
     return Outcome("applied", (f"{owner}: {said.plan} × {said.seats}, {said.status}",))
+
+
+async def _note_newest(
+    conn: AsyncConnection[Any],
+    subscription: str,
+    order: Order,
+    owner_said: str | None = None,
+    monthly_price: Decimal | None = None,
+) -> None:
+    seen = {"seen_at": order.at, "seen_rank": order.rank, "seen_event": order.event}
+    arguments = {"id": subscription, **seen, "owner_said": owner_said, "monthly_price": monthly_price}
+    await stripe_events.change(conn, "note_subscription", arguments)
+
+
+async def _end(conn: AsyncConnection[Any], effect: EndSubscription, means: Means) -> Outcome:
+    """Raises why its plan can't be told where nothing is known of it either."""
+    known = await stripe_events.lock_subscription(conn, effect.subscription, effect.order.at)
+    arguments = {"id": effect.subscription, "ended_at": effect.ended_at, "at": means.at}
+    if not known.subscription_id:
+        raise effect.because
+    await stripe_events.change(conn, "end_subscription", arguments)
+    await _note_newest(conn, effect.subscription, effect.order)
+    return Outcome("applied", (f"ended, though: {effect.because}",))
 
 
 async def _store_limit(

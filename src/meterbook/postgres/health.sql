@@ -7,7 +7,7 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as standby, clock_timestamp() as clock
 
 -- name: read_ledger_health
--- Partitions ahead of now, rows that strayed into the default one, deltas that wait, conflicts noted, roles that are missing.
+-- Partitions ahead of now, rows that strayed into the default one, deltas and events of Stripe's that wait, conflicts noted, roles that are missing.
 select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'meterbook.usage_log'::regclass and c.relname > to_char(coalesce(%(at)s::timestamptz, clock_timestamp()), '"usage_log_y"YYYY"m"MM')
           and c.relname <> 'usage_log_default') as partitions_ahead,
@@ -16,6 +16,8 @@ select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c
        (select min(d.recorded_at) from meterbook.usage_delta d) as oldest_delta,
        pg_catalog.pg_total_relation_size('meterbook.usage_delta') as delta_bytes,
        (select count(*) from meterbook.key_conflict) as conflicts,
+       (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')
+         and e.received_at < coalesce(%(at)s::timestamptz, clock_timestamp()) - interval '1 minute') as stripe_events_waiting,
        (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer']) wanted
         where not exists (select from pg_catalog.pg_roles r where r.rolname = wanted)) as roles_missing,
        (select l.currency from meterbook.ledger l) as currency,

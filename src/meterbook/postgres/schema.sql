@@ -744,6 +744,22 @@ begin
   select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
 end $$;
 
+CREATE FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- An end needs neither price nor plan: what is known of the subscription holds until then.
+#variable_conflict use_variable
+declare s meterbook.subscription;
+begin
+  select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
+  order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
+  perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, 'canceled',
+    s.starts_at, s.ends_at, s.interval_months, s.anchor, s.cancel_at_period_end, effective_at => ended_at, at => at)
+  from meterbook.billing_entity e where e.id = s.owner_id and not meterbook.is_gone(e);
+end $$;
+
 CREATE FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3840,6 +3856,10 @@ GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO me
 REVOKE ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.end_subscriptions(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
 

@@ -35,6 +35,9 @@ select meterbook.note_past_terms(%(subscription)s, %(plan)s, %(seats)s::integer,
 -- name: note_invoiced_period
 select meterbook.note_invoiced_period(%(id)s, %(starts_at)s, %(ends_at)s, %(at)s::timestamptz)
 
+-- name: end_subscription
+select meterbook.end_stripe_subscription(%(id)s, %(ended_at)s, %(at)s::timestamptz)
+
 -- name: organization_is_known
 select meterbook.organization_is_known(%(organization)s)
 

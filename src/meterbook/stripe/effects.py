@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from meterbook.errors import MeterbookError
+
 CREATED, UPDATED, DELETED = range(3)
 
 
@@ -75,6 +77,16 @@ class PutSubscription:
 
 
 @dataclass(frozen=True, slots=True)
+class EndSubscription:
+    """The end of one whose plan can't be told any more, `because` of this: an end needs none."""
+
+    subscription: str
+    order: Order
+    ended_at: datetime
+    because: MeterbookError
+
+
+@dataclass(frozen=True, slots=True)
 class RenewPeriod:
     """A renewal was invoiced for `[starts_at, ends_at)`."""
 
@@ -141,6 +153,7 @@ class Ignore:
 
 Effect = (
     PutSubscription
+    | EndSubscription
     | RenewPeriod
     | LookAtCloses
     | BlockForInvoice

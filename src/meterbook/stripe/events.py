@@ -10,14 +10,17 @@ from datetime import datetime
 from typing import Any
 
 from meterbook.core.plans import Catalog
-from meterbook.errors import BadEvent
+from meterbook.errors import BadEvent, UnknownInterval, UnknownPlan
 from meterbook.stripe.effects import (
+    DELETED,
     BlockForDispute,
     BlockForInvoice,
     Effect,
+    EndSubscription,
     GrantPurchase,
     Ignore,
     LookAtCloses,
+    Order,
     RenewPeriod,
     Settle,
     TellProration,
@@ -70,11 +73,22 @@ def effects_of(event: Event, catalog: Catalog) -> tuple[Effect, ...]:
     if event.kind.startswith(SUBSCRIPTION_KIND):
         if event.kind not in KINDS:
             return (Ignore("nothing follows from this kind"),)
-        return (put_subscription(event.id, event.kind, event.created_at, event.object, event.previous, catalog),)
+        return (_subscription(event, catalog),)
     translate = _TRANSLATORS.get(event.kind)
     if translate is None:
         return (Ignore("nothing follows from this kind"),)
     return tuple(translate(Fields("", event.object))) or (Ignore("it concerns no subscription and no credit"),)
+
+
+def _subscription(event: Event, catalog: Catalog) -> Effect:
+    try:
+        return put_subscription(event.id, event.kind, event.created_at, event.object, event.previous, catalog)
+    except (UnknownPlan, UnknownInterval, BadEvent) as error:
+        if not event.kind.endswith(".deleted"):
+            raise
+        said = Fields("", event.object)
+        ended_at = said.find_instant("ended_at") or event.created_at
+        return EndSubscription(said.id("id"), Order(event.created_at, DELETED, event.id), ended_at, error)
 
 
 # ------------------------------------------------------------------------------------------------------------------ invoices

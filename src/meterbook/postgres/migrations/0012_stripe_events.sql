@@ -220,6 +220,19 @@ begin
   end if;
 end $$;
 
+create function meterbook.end_stripe_subscription(the_id text, ended_at timestamptz, at timestamptz default null) returns void
+language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
+-- An end needs neither price nor plan: what is known of the subscription holds until then.
+#variable_conflict use_variable
+declare s meterbook.subscription;
+begin
+  select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
+  order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
+  perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, 'canceled',
+    s.starts_at, s.ends_at, s.interval_months, s.anchor, s.cancel_at_period_end, effective_at => ended_at, at => at)
+  from meterbook.billing_entity e where e.id = s.owner_id and not meterbook.is_gone(e);
+end $$;
+
 -- ------------------------------------------------------------------------------------------------------------------ who it concerns
 
 create function meterbook.organization_is_known(organization text) returns boolean
@@ -285,6 +298,6 @@ revoke all on all functions in schema meterbook from public;
 grant execute on function
   meterbook.store_stripe_event, meterbook.lock_stripe_event, meterbook.finish_stripe_event, meterbook.stripe_event_body, meterbook.stripe_events,
   meterbook.unsettled_stripe_events, meterbook.lock_stripe_subscription, meterbook.note_stripe_subscription, meterbook.disown_cancellation,
-  meterbook.note_past_terms, meterbook.note_invoiced_period, meterbook.organization_is_known, meterbook.user_is_known, meterbook.owners_at_stripe,
+  meterbook.note_past_terms, meterbook.note_invoiced_period, meterbook.end_stripe_subscription, meterbook.organization_is_known, meterbook.user_is_known, meterbook.owners_at_stripe,
   meterbook.block_by_stripe, meterbook.settle_at_stripe, meterbook.tell_proration
   to meterbook_writer, meterbook_importer;

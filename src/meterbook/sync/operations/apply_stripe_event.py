@@ -20,6 +20,7 @@ from meterbook.stripe.effects import (
     BlockForDispute,
     BlockForInvoice,
     Effect,
+    EndSubscription,
     GrantPurchase,
     Ignore,
     LookAtCloses,
@@ -90,6 +91,8 @@ def _apply(conn: Connection[Any], event: Event, effect: Effect, means: Means) ->
     match effect:
         case PutSubscription():
             return _put(conn, event, effect, means)
+        case EndSubscription():
+            return _end(conn, effect, means)
         case RenewPeriod():
             return _renew(conn, event, effect, means)
         case LookAtCloses():
@@ -176,16 +179,31 @@ def _put_newest(conn: Connection[Any], said: PutSubscription, known: KnownSubscr
     )
     put_subscription(conn, terms, means.catalog, means.at)
     _store_limit(conn, owner, said.monthly_price, known.monthly_price, means)
-    arguments = {
-        "id": said.subscription,
-        "seen_at": said.order.at,
-        "seen_rank": said.order.rank,
-        "seen_event": said.order.event,
-        "owner_said": said.owner.text,
-        "monthly_price": said.monthly_price,
-    }
-    stripe_events.change(conn, "note_subscription", arguments)
+    _note_newest(conn, said.subscription, said.order, said.owner.text, said.monthly_price)
     return Outcome("applied", (f"{owner}: {said.plan} × {said.seats}, {said.status}",))
+
+
+def _note_newest(
+    conn: Connection[Any],
+    subscription: str,
+    order: Order,
+    owner_said: str | None = None,
+    monthly_price: Decimal | None = None,
+) -> None:
+    seen = {"seen_at": order.at, "seen_rank": order.rank, "seen_event": order.event}
+    arguments = {"id": subscription, **seen, "owner_said": owner_said, "monthly_price": monthly_price}
+    stripe_events.change(conn, "note_subscription", arguments)
+
+
+def _end(conn: Connection[Any], effect: EndSubscription, means: Means) -> Outcome:
+    """Raises why its plan can't be told where nothing is known of it either."""
+    known = stripe_events.lock_subscription(conn, effect.subscription, effect.order.at)
+    arguments = {"id": effect.subscription, "ended_at": effect.ended_at, "at": means.at}
+    if not known.subscription_id:
+        raise effect.because
+    stripe_events.change(conn, "end_subscription", arguments)
+    _note_newest(conn, effect.subscription, effect.order)
+    return Outcome("applied", (f"ended, though: {effect.because}",))
 
 
 def _store_limit(conn: Connection[Any], owner: str, said: Decimal | None, known: Decimal | None, means: Means) -> None:

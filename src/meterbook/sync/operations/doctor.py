@@ -90,4 +90,7 @@ def _ledger(ledger: Mapping[str, Any], clock: datetime, at: datetime | None) -> 
         size <= DELTA_BYTES_MAX,
         "a long transaction keeps vacuum away, or no compactor runs",
     )
+    waiting = ledger["stripe_events_waiting"]
+    yield _finding("Stripe events waiting", waiting, waiting == 0,
+                   "meterbook stripe events --state failed says why; mended, meterbook stripe replay --failed applies them")  # fmt: skip
     yield Finding("key conflicts noted", str(ledger["conflicts"]), True, "")  # noqa: FBT003

@@ -1,0 +1,186 @@
+"""A whole cycle over the tests' Stripe, end to end: what it does, its webhooks bring in; what the ledger charges, the relay bills there."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from stripe import StripeClient
+
+import meterbook
+from meterbook import Book, Catalog, load_catalog
+from meterbook.stripe.gateway import StripeAccount
+from tests.bills import alerts, check_books, lump
+from tests.conftest import Clock
+from tests.ledger import P1, P2, query, utc, windows
+from tests.stripe_server.conftest import shop, stripe_server
+from tests.stripe_server.deliveries import SECRET
+from tests.stripe_server.playing import Shop
+from tests.stripe_server.server import API_KEY, StripeServer
+
+__all__ = ["shop", "stripe_server"]
+
+
+@dataclass
+class Stage:
+    """The ledger and Stripe, on one clock."""
+
+    book: Book
+    server: StripeServer
+    client: StripeClient
+    clock: Clock
+    told: int = 0
+    states: list[tuple[str, str]] = field(default_factory=list)
+
+    async def hear(self) -> None:
+        """Every webhook that was not delivered yet."""
+        deliveries = self.server.deliveries[self.told :]
+        self.told += len(deliveries)
+        for each in deliveries:
+            applied = await self.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
+            self.states.append((applied.kind, applied.state))
+
+    async def go_to(self, at: datetime) -> None:
+        self.server.advance(at)
+        self.clock.now = at
+        await self.hear()
+        await self.book.sweep()
+        await self.book.relay()
+        await self.hear()
+
+    def invoices(self) -> list[tuple[int, str]]:
+        """Ours: cents and status, oldest first."""
+        ours = [each for each in self.server.things("invoice") if each["metadata"].get("meterbook_charge")]
+        return [(each["subtotal"], each["status"]) for each in ours]
+
+
+def with_price(catalog: Catalog, plan: str, price: str) -> Catalog:
+    plans = [replace(each, prices=(price,)) if each.code == plan else each for each in catalog.plans]
+    return replace(catalog, plans=tuple(plans))
+
+
+@pytest.fixture
+async def stage(
+    database_url: str,
+    clock: Clock,
+    stripe_server: StripeServer,
+    shop: Shop,
+) -> AsyncIterator[tuple[Stage, str]]:
+    """A subscription of pro_6000 since the first of June, of `user:u`."""
+    clock.now = P1[0]
+    price = shop.price(2500)
+    account = StripeAccount(API_KEY, (SECRET,), stripe_server.url)
+    catalog = with_price(load_catalog(), "pro_6000", price.id)
+    async with meterbook.open(database_url, clock=clock, catalog=catalog, stripe=account) as book:
+        made = Stage(book, stripe_server, shop.client, clock)
+        metadata = {"billing_entity": "user:u"}
+        subscription = shop.subscription(shop.customer(), price, metadata=metadata)
+        await made.hear()
+        yield made, subscription.id
+
+
+async def test_a_cycle_from_subscribing_to_the_end(stage: tuple[Stage, str], database_url: str) -> None:
+    """Subscribe, use, threshold, renew, close, pay, fail, pay, dispute, win, cancel: each invoice of the right cents, once."""
+    play, subscription = stage
+    book, client = play.book, play.client
+    assert windows(database_url, "user:u") == [P1]
+    await play.go_to(utc(2026, 6, 2))
+    await lump(book, "u", "130.25")
+    await play.go_to(utc(2026, 6, 10))
+    assert play.invoices() == [(10_000, "paid")]
+    await lump(book, "u", "15.00", day=8)
+    await play.go_to(P2[0] + timedelta(hours=2))
+    assert play.invoices() == [(10_000, "paid"), (1_475, "paid")]
+    assert windows(database_url, "user:u") == [P1, P2]
+
+    (customer,) = play.server.things("customer")
+    play.server.decline(customer["id"])
+    await lump(book, "u", "130.25", window=P2)
+    await play.go_to(utc(2026, 7, 10))
+    assert play.invoices()[2:] == [(10_000, "open")]
+    assert not (await book.check("u")).allowed
+    assert (await alerts(book, "user:u")).count("payment_failed") == 1
+    play.server.accept(customer["id"])
+    (unpaid,) = [each["id"] for each in play.server.things("invoice") if each["status"] == "open"]
+    client.v1.invoices.pay(unpaid)
+    await play.hear()
+    assert (await book.check("u")).code != "payment_failed"
+    assert query(database_url, "select count(*) from meterbook.entity_block") == [(0,)]
+
+    dispute = play.server.dispute(play.server.things("charge")[-1]["id"])
+    await play.hear()
+    assert (await book.check("u")).code == "dispute"
+    play.server.close_dispute(dispute["id"], "won")
+    await play.hear()
+    assert query(database_url, "select count(*) from meterbook.entity_block") == [(0,)]
+
+    client.v1.subscriptions.cancel(subscription)
+    await play.hear()
+    assert windows(database_url, "user:u")[-1] == (P2[0], utc(2026, 7, 10))
+    await play.go_to(utc(2026, 7, 10, 2))
+    assert [cents for cents, _ in play.invoices()] == [10_000, 1_475, 10_000]
+    assert {state for _, state in play.states} <= {"applied", "ignored", "stale"}
+    await check_books(book, database_url)
+
+
+async def test_of_one_second_stripe_is_asked(stage: tuple[Stage, str], database_url: str) -> None:
+    """Three changes within one second, told in reverse: what holds is what Stripe has now, and each event ends."""
+    play, subscription = stage
+    for quantity in (4, 9, 2):
+        item = play.client.v1.subscriptions.retrieve(subscription)["items"].data[0].id
+        params: Any = {"items": [{"id": item, "quantity": quantity}], "proration_behavior": "none"}
+        play.client.v1.subscriptions.update(subscription, params)
+    changes = play.server.deliveries[play.told :]
+    asked = len([each for each in play.server.requests if each.method == "GET"])
+    for each in reversed(changes):
+        await play.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
+    assert len([each for each in play.server.requests if each.method == "GET"]) > asked
+    assert query(database_url, "select seats from meterbook.subscription") == [(2,)]
+
+
+async def test_a_stripe_that_does_not_answer_leaves_the_event_waiting(
+    stage: tuple[Stage, str], database_url: str
+) -> None:
+    """A dispute whose payment can't be asked for is kept as failed, holds no transaction open, and is applied by its replay."""
+    play, _ = stage
+    dispute = play.server.dispute(play.server.things("charge")[-1]["id"])
+    play.server.fails("unavailable_503", "GET", "/v1/charges/*")
+    (told,) = [each for each in play.server.deliveries if each.kind == "charge.dispute.created"]
+    with pytest.raises(meterbook.MeterbookError) as refused:
+        await play.book.apply_stripe_event(told.body, told.signature(at=int(time.time())))
+    assert (refused.value.code, refused.value.retryable) == ("stripe_unavailable", True)
+    (applied,) = await play.book.replay_stripe_events()
+    assert applied.state == "applied"
+    assert query(database_url, "select reason, reference from meterbook.entity_block") == [("dispute", dispute["id"])]
+
+
+async def test_a_dispute_that_was_lost_goes_on_blocking(stage: tuple[Stage, str]) -> None:
+    """And a payment unblocks nothing of it: a dispute outranks a failed payment, and survives payments."""
+    play, _ = stage
+    dispute = play.server.dispute(play.server.things("charge")[-1]["id"])
+    await play.book.block("user:u", reason="payment_failed", reference="in_x")
+    await play.hear()
+    assert (await play.book.check("u")).code == "dispute"
+    play.server.close_dispute(dispute["id"], "lost")
+    await play.hear()
+    await play.book.unblock("user:u", reason="payment_failed", reference="in_x")
+    assert (await play.book.check("u")).code == "dispute"
+    assert await play.book.unblock("user:u", reason="dispute", reference=dispute["id"])
+
+
+async def test_losing_every_webhook_after_the_first_changes_no_amount(
+    stage: tuple[Stage, str], database_url: str
+) -> None:
+    """The clock closes and the relay bills, though nobody tells that the cycle was renewed."""
+    play, _ = stage
+    play.clock.now = utc(2026, 6, 2)
+    await lump(play.book, "u", "145.25")
+    play.server.advance(P2[0] + timedelta(hours=2))
+    play.clock.now = P2[0] + timedelta(hours=2)
+    await play.book.sweep()
+    await play.book.relay()
+    assert play.invoices() == [(11_500, "paid")]
+    assert windows(database_url, "user:u") == [P1, P2]
+    await check_books(play.book, database_url)
