@@ -201,7 +201,7 @@ begin
                  case when p.entity_id <> s.owner_id or effective > p.starts_at and (p.included is null) <> (s.included is null) then effective end);
     if cut < p.ends_at then
       p.ends_at := greatest(cut, p.starts_at + interval '1 microsecond');
-      p.cut := p.cut or not s.cancel_at_period_end or cut < s.ended_at;    -- a cancellation at the period's end may still be taken back
+      p.cut := p.cut or cut is distinct from s.ended_at or s.status in ('canceled', 'incomplete_expired');    -- an end that is only planned may be taken back
     elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
