@@ -192,8 +192,7 @@ async def _relay(book: Book, say: Say) -> None:
     """Until nothing is due; alerts go to the log, where an operator's alerting finds them."""
 
     async def tell(alert: Delivery) -> None:
-        facts = {name: value for name, value in alert.payload.items() if name != "entity"}
-        say("alert", entity=alert.entity, **facts)
+        say("alert", entity=alert.entity, **alert.payload)
 
     while True:
         began = monotonic()

@@ -173,3 +173,10 @@ async def test_a_grant_that_passed_on_and_expires_is_told_to_its_new_owner(book:
     clock.now += timedelta(days=1)
     await book.sweep()
     assert await alerts(book, "organization:o") == ["limit_100"]
+
+
+@pytest.mark.parametrize("grant_id", ["close:1:1", "correction:x", "moved:1:1"])
+async def test_the_names_of_our_own_grants_are_reserved(book: Book, grant_id: str) -> None:
+    """§3.7: a grant of that name would stand where what a correction gives back belongs."""
+    with pytest.raises(InvalidUsage, match="meterbook's own"):
+        await book.grant_credit("user:u", amount="1", grant_id=grant_id)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+import meterbook
 from meterbook import Book, InvalidUsage, KeyConflict
 from meterbook.core.ledgers import HoldState
 from meterbook.errors import Denied, UnknownHold
@@ -270,3 +271,17 @@ async def test_holds_at_once_never_exceed_a_members_cap(book: Book) -> None:
     said = await asyncio.gather(*(book.place_hold("u", amount="0.30") for _ in range(10)), return_exceptions=True)
     assert [isinstance(one, HoldState) for one in said].count(True) == 3
     assert sum(isinstance(one, Denied) for one in said) == 7
+
+
+async def test_a_caller_who_goes_while_his_hold_is_granted_leaves_nothing_set_aside(database_url: str) -> None:
+    """§8: nobody knows the id of such a hold. Cancelled at any moment of entering, it is released; one whose id is the caller's stays."""
+    async with meterbook.open(database_url) as book:
+        for number in range(30):
+            entering = asyncio.create_task(book.place_hold("u", amount="0.10"))
+            await asyncio.sleep(number / 5000)
+            entering.cancel()
+            await asyncio.wait([entering])
+            if not entering.cancelled():
+                await book.release(entering.result().id)
+        await book.drain()
+        assert [hold.state for hold in await book.holds("user:u") if hold.state == "active"] == []

@@ -256,3 +256,32 @@ async def test_a_check_that_allows_says_what_is_left_to_the_member(book: Book) -
     assert (allowed.allowed, allowed.scope, allowed.limit) == (True, "member", 1)
     assert allowed.message.startswith("0.75 ")
     assert (await book.check("boss")).scope == "organization"
+
+
+async def test_a_cap_ends_with_the_membership(book: Book) -> None:
+    """§8: the member's own cap: who has left is a stranger like any other, and who comes back begins without one."""
+    await organization(book, "o", "u")
+    await book.put_workspace("w", payer="organization:o")
+    await book.set_member_cap("o", "u", "0")
+    assert (await book.check("u", workspace="w")).code == "member_cap_reached"
+    await book.remove_member("o", "u")
+    assert (await book.check("u", workspace="w")).allowed
+    await book.add_member("o", "u")
+    assert (await book.check("u", workspace="w")).allowed
+
+
+async def test_deleting_a_user_leaves_no_name(book: Book, database_url: str) -> None:
+    """I2: neither in what was told of a limit nor in who edited one."""
+    await organization(book, "o", "gone")
+    await book.transfer_ownership("o", "gone")
+    await book.set_limit("organization:o", "500", by="gone")
+    await book.transfer_ownership("o", "boss")
+    await pays(book, "user:gone")
+    await lump(book, "gone", "100.25", entity="user:gone")
+    await book.sweep()
+    await book.delete_user("gone")
+    told = query(database_url, "select payload::text from meterbook.outbox where kind = 'alert'")
+    editors = query(database_url, "select set_by from meterbook.entity_limit")
+    assert told
+    assert editors == [("#" + str(query(database_url, "select id from meterbook.actor where external_id is null")[0][0]),)]
+    assert "gone" not in str(told)

@@ -1,11 +1,14 @@
 """Where an entry is booked (§3.8, §6): its payer's period, half-open, and its day there."""
 
-from datetime import timedelta
+from collections import Counter
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+import meterbook
 from meterbook import Book, InvalidUsage
 from tests.ledger import FREE, P1, P2, close, count, place_of, problems_of, query, subscribe, total, use, utc
 
@@ -211,3 +214,20 @@ async def test_a_batch_is_placed_entry_by_entry(book: Book, clock: Any) -> None:
     reply = await book.record_many([*batch, line | {"event_key": "p", "entity": "user:p"}])
     starts = {period.id: period.starts_at for entity in ("user:u", "user:p") for period in await book.periods(entity)}
     assert [starts[entry.period] for entry in reply.entries] == [FREE[0], P1[0], P2[0], P2[0], FREE[0]]
+
+
+async def test_an_hour_that_clocks_go_through_twice_is_two_hours(database_url: str) -> None:
+    """§6, §3.8: 02:30 before and after the clocks go back are equal to Python, and an hour apart: in bulk as one by one."""
+    berlin = ZoneInfo("Europe/Berlin")
+    times = [datetime(2025, 10, 26, 2, 30, tzinfo=berlin, fold=fold) for fold in (0, 1)]
+    async with meterbook.open(database_url) as book:
+        await book.record_many([spent("one by one", n, at) for n, at in enumerate(times)])
+        reply = await book.record_bulk([spent("in bulk", n, times[n % 2]) for n in range(400)])
+        assert reply.problems == []
+        page = await book.entries("user:in bulk", limit=500)
+        assert Counter(entry.occurred_at.hour for entry in page.entries) == {0: 200, 1: 200}
+        assert sorted(entry.occurred_at.hour for entry in (await book.entries("user:one by one")).entries) == [0, 1]
+
+
+def spent(actor: str, number: int, at: datetime) -> dict[str, Any]:
+    return {"actor": actor, "source": "s", "description": "d", "amount": "1", "event_key": f"{actor}{number}", "occurred_at": at}

@@ -89,3 +89,22 @@ async def test_a_subscription_without_an_id_at_stripe_is_not_told(shop: Shop, bo
     await organization(book, "o", "u")
     await book.relay()
     assert (await shop.delivery("cancel_at_period_end")).note == "it has no subscription at Stripe"
+
+
+async def test_a_deleted_customer_is_charged_no_more(shop: Shop, book: Book) -> None:
+    """§12: deleting ends the subscription, at Stripe too."""
+    subscription = await subscribed(shop)
+    await book.delete_user("u")
+    await book.relay()
+    assert shop.stripe_server.client().v1.subscriptions.retrieve(subscription).status == "canceled"
+    row = await shop.delivery("cancel_now")
+    assert (row.state, row.note) == ("delivered", f"{subscription} has ended")
+
+
+async def test_one_that_has_ended_at_stripe_already_needs_no_end(shop: Shop, book: Book) -> None:
+    """Stripe refuses to end it twice; that is what was wanted."""
+    subscription = await subscribed(shop)
+    shop.stripe_server.client().v1.subscriptions.cancel(subscription)
+    await book.delete_user("u")
+    await book.relay()
+    assert (await shop.delivery("cancel_now")).state == "delivered"

@@ -1,7 +1,7 @@
 """The promised calls about holds. Those that wait for one entity's gate are decided together, and those that end share a commit."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -57,7 +57,7 @@ class HoldingCalls(LedgerAccess):
         stripe: StripeAccount | None = None,
     ) -> None:
         super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
-        self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group)
+        self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group, let_go=self._let_go)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}
 
@@ -93,12 +93,19 @@ class HoldingCalls(LedgerAccess):
         check_text("actor", actor)
         if workspace is not None:
             check_text("workspace", workspace)
-        wanted_id = hold_id or uuid4().hex
-        wanted = HoldTerms(actor, workspace, check_hold(amount, wanted_id, ttl_s), wanted_id, ttl_s, self._billing)
+        wanted_id = uuid4().hex if hold_id is None else hold_id
+        money = check_hold(amount, wanted_id, ttl_s)
+        wanted = HoldTerms(actor, workspace, money, wanted_id, ttl_s, self._billing, is_named=hold_id is not None)
         try:
             return await self._place(wanted)
         except Unavailable as error:
             raise Denied(check_failed(str(error))) from error
+
+    async def _let_go(self, wanted: HoldTerms, state: HoldState | None) -> None:
+        """Nobody knows the id of a hold whose caller was cancelled while it was granted, unless he gave it: he may ask again then."""
+        if state is not None and not wanted.is_named:
+            with suppress(MeterbookError):  # it runs out by itself
+                await self.release(state.id)
 
     async def settle(
         self,

@@ -25,14 +25,16 @@ class _Call(Generic[Asked, Said]):
 class Lanes(Generic[Asked, Said]):
     """`work` answers the calls of one lane, one group at a time, an answer or an error each; lanes don't wait for one another.
 
-    A caller who is cancelled before the work on his call has begun leaves nothing behind.
+    A caller who is cancelled before the work on his call has begun leaves nothing behind; an answer to one who has gone is `let_go`.
     """
 
     def __init__(
         self,
         work: Callable[[int, Sequence[Asked]], Awaitable[Sequence[Said | MeterbookError]]],
         calls_waiting_max: int = CALLS_WAITING_MAX,
+        let_go: Callable[[Asked, Said], Awaitable[None]] | None = None,
     ) -> None:
+        self._let_go = let_go
         self._work = work
         self._calls_waiting_max = calls_waiting_max
         self._lanes: dict[int, deque[_Call[Asked, Said]]] = {}
@@ -50,9 +52,21 @@ class Lanes(Generic[Asked, Said]):
         else:
             self._lanes[lane] = deque([call])
             worker = asyncio.create_task(self._serve(lane))
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
-        return await call.done
+            self._keep(worker)
+        try:
+            return await call.done
+        except asyncio.CancelledError:
+            if call.done.done() and not call.done.cancelled() and call.done.exception() is None:
+                self._abandon(asked, call.done.result())  # answered in the same turn of the loop
+            raise
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._workers.add(task)
+        task.add_done_callback(self._workers.discard)
+
+    def _abandon(self, asked: Asked, said: Said) -> None:
+        if self._let_go is not None:
+            self._keep(asyncio.create_task(_awaited(self._let_go(asked, said))))
 
     async def drain(self) -> None:
         """Returns when everything that was submitted has been answered."""
@@ -80,18 +94,22 @@ class Lanes(Generic[Asked, Said]):
             answers = await self._work(lane, [call.asked for call in group]) if group else []
         except BaseException as error:
             for call in group:
-                _tell(call, error)
+                self._tell(call, error)
             if not isinstance(error, Exception):
                 raise
             return
         for call, answer in zip(group, answers, strict=True):
-            _tell(call, answer)
+            self._tell(call, answer)
+
+    def _tell(self, call: _Call[Asked, Said], answer: Said | BaseException) -> None:
+        if isinstance(answer, BaseException):
+            if not call.done.done():
+                call.done.set_exception(answer)
+        elif call.done.done():  # its caller was cancelled meanwhile
+            self._abandon(call.asked, answer)
+        else:
+            call.done.set_result(answer)
 
 
-def _tell(call: _Call[Asked, Said], answer: Said | BaseException) -> None:
-    if call.done.done():  # its caller was cancelled: what was decided stands
-        return
-    if isinstance(answer, BaseException):
-        call.done.set_exception(answer)
-    else:
-        call.done.set_result(answer)
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

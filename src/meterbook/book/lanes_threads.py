@@ -44,6 +44,7 @@ class Lanes(Generic[Asked, Said]):
         self,
         work: Callable[[int, Sequence[Asked]], Sequence[Said | MeterbookError]],
         calls_waiting_max: int = CALLS_WAITING_MAX,
+        let_go: Callable[[Asked, Said], None] | None = None,  # noqa: ARG002  a thread waits for its answer
     ) -> None:
         self._work = work
         self._calls_waiting_max = calls_waiting_max

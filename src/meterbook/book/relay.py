@@ -22,7 +22,7 @@ from meterbook.postgres import deliveries
 from meterbook.stripe.gateway import InvoiceAsked, InvoiceSeen, StripeGateway
 
 Tell = Callable[[Delivery], Awaitable[None]]
-KINDS_OF_STRIPE = ("charge", "cancel_at_period_end")
+KINDS_OF_STRIPE = ("charge", "cancel_at_period_end", "cancel_now")
 
 
 class LeaseLost(Exception):
@@ -69,6 +69,8 @@ class Relay:
             return await self._complete(delivery, await self._bill(delivery, self.gateway))
         if delivery.kind == "cancel_at_period_end" and self.gateway is not None:
             return await self._cancel(delivery, self.gateway)
+        if delivery.kind == "cancel_now" and self.gateway is not None:
+            return await self._end(str(delivery.payload["stripe_subscription"]), delivery, self.gateway)
         if delivery.kind == "alert" and self.tell is not None:
             await self.tell(delivery)
             return await self._complete(delivery, None)
@@ -147,12 +149,24 @@ class Relay:
         try:
             await in_thread(gateway.set_cancel_at_period_end, delivery.stripe_subscription, cancels=delivery.cancels)
         except StripeRefused:
-            seen = await in_thread(gateway.retrieve_subscription, delivery.stripe_subscription)
-            if seen["status"] not in ("canceled", "incomplete_expired"):
+            if not await self._has_ended(delivery.stripe_subscription, gateway):
                 raise
             return await self._complete(delivery, f"{delivery.stripe_subscription} has ended")
         note = f"{delivery.stripe_subscription} {'ends with its period' if delivery.cancels else 'goes on'}"
         return await self._complete(delivery, note, sent=delivery.cancels)
+
+    async def _end(self, subscription: str, delivery: Delivery, gateway: StripeGateway) -> str:
+        """A customer was deleted here: without proration, since what was used is billed by the close."""
+        try:
+            await in_thread(gateway.cancel_subscription, subscription)
+        except StripeRefused:
+            if not await self._has_ended(subscription, gateway):
+                raise
+        return await self._complete(delivery, f"{subscription} has ended")
+
+    async def _has_ended(self, subscription: str, gateway: StripeGateway) -> bool:
+        seen = await in_thread(gateway.retrieve_subscription, subscription)
+        return seen["status"] in ("canceled", "incomplete_expired")
 
     # -------------------------------------------------------------------------------------------------------- what came of it
 

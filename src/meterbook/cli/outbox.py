@@ -105,6 +105,8 @@ def told(row: OutboxRow | DeliveryState | Delivery) -> str:
     match row.kind, said:
         case "charge", {"amount_cents": int(cents), "kind": kind, "period": period}:
             line = f"{kind}, {cents_shown(cents)}, period {period}"
+        case "cancel_now", {"stripe_subscription": subscription}:
+            line = f"end {subscription} now: its customer was deleted"
         case "alert", {"alert": "close_deferred", "period": period, "reason": reason}:
             line = f"period {period} can't be closed: {reason}"
         case "alert", {"alert": "dead_letter", "outbox": number, "reason": reason}:

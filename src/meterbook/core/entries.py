@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -138,19 +138,33 @@ class _Checked:
         )  # fmt: skip
 
 
+_Keyed = tuple[_Checked, str | None]
+AMBIGUOUS = "several entries of this call are the same work by all that is said of them: name a line or an event_key"
+
+
 def check_entries(said: Sequence[Usage | Mapping[str, Any]], currency: str) -> list[Entry]:
     """The entries of one call, in its order; those of amount 0 are numbered like the others and left out.
 
     Raises `InvalidUsage` with every problem of every entry.
     """
-    sound, problems = check_each_entry(said, currency)
+    sound, problems = _checked_entries(said, currency, _keyed)
     if problems:
         raise InvalidUsage(problems)
     return sound
 
 
 def check_each_entry(said: Sequence[Usage | Mapping[str, Any]], currency: str) -> tuple[list[Entry], list[Problem]]:
-    """The same, for a call that takes what is sound: the sound entries, and the problems of the others."""
+    """The same, for a call that takes what is sound: the sound entries, and the problems of the others.
+
+    Entries of equal identity are no sound ones there: numbered among those that happen to be sound, one would get another's number, and be
+    charged again, when the call is repeated with the others mended.
+    """
+    return _checked_entries(said, currency, _keyed_alone)
+
+
+def _checked_entries(
+    said: Sequence[Usage | Mapping[str, Any]], currency: str, keyed: Callable[[Sequence[_Checked]], Iterator[_Keyed]]
+) -> tuple[list[Entry], list[Problem]]:
     sound: list[Entry] = []
     checked: list[_Checked] = []
     problems: list[Problem] = []
@@ -164,9 +178,21 @@ def check_each_entry(said: Sequence[Usage | Mapping[str, Any]], currency: str) -
         except _Refused as refused:
             problems.append(Problem(index, refused.field, refused.code, refused.message))
     if checked:
-        sound += [_entry(one, key, currency) for one, key in _keyed(checked) if one.amount]
+        for each, key in keyed(checked):
+            if key is None:
+                problems.append(Problem(each.index, "event_key", "ambiguous_identity", AMBIGUOUS))
+            elif each.amount:
+                sound.append(_entry(each, key, currency))
         sound.sort(key=_POSITION)
+        problems.sort(key=lambda problem: problem.index or 0)
     return sound, problems
+
+
+def _keyed_alone(checked: Sequence[_Checked]) -> Iterator[_Keyed]:
+    """Without a key where the identity is another entry's too."""
+    alike = Counter(one.identity for one in checked if one.usage.event_key is None)
+    for one, key in _keyed(checked):
+        yield one, None if one.usage.event_key is None and alike[one.identity] > 1 else key
 
 
 def _ordinary_entry(index: int, said: Usage | Mapping[str, Any], currency: str) -> Entry | None:
@@ -231,7 +257,8 @@ def _entry(one: _Checked, key: str, currency: str) -> Entry:
     print_ = of_fingerprint(usage.actor, usage.category, usage.source, usage.description, one.amount, currency)
     return Entry(
         one.index, key, print_, usage.actor, usage.source, usage.description, one.amount, usage.category,
-        usage.occurred_at, one.workspace, usage.workflow, usage.execution, usage.source_reference, usage.line,
+        None if usage.occurred_at is None else usage.occurred_at.astimezone(UTC),
+        one.workspace, usage.workflow, usage.execution, usage.source_reference, usage.line,
         one.metadata, usage.entity, usage.period,
         attribution.entity_id if attribution else None, attribution.period if attribution else None,
     )  # fmt: skip
@@ -243,7 +270,7 @@ def acted_by(entry: Entry, actor: str, currency: str) -> Entry:
     return entry._replace(actor=actor, fingerprint=print_)
 
 
-def _keyed(checked: Sequence[_Checked]) -> Iterator[tuple[_Checked, str]]:
+def _keyed(checked: Sequence[_Checked]) -> Iterator[_Keyed]:
     """Entries of equal identity are numbered in order of amount, zeros included: their order in the call doesn't matter."""
     alike: dict[tuple[str | None, ...], list[_Checked]] = defaultdict(list)
     for one in checked:
@@ -377,7 +404,11 @@ def _check_time(occurred_at: object) -> None:
         raise _Refused("occurred_at", "invalid_time", f"{type(occurred_at).__name__} is no datetime")
     if occurred_at.utcoffset() is None:
         raise _Refused("occurred_at", "naive_time", "has no time zone: pass an aware datetime")
-    if occurred_at < EARLIEST:
+    try:
+        in_utc = occurred_at.astimezone(UTC)
+    except OverflowError:
+        raise _Refused("occurred_at", "invalid_time", "is no time of the calendar in UTC") from None
+    if in_utc < EARLIEST:
         raise _Refused("occurred_at", "invalid_time", "is before 1970")
 
 

@@ -76,7 +76,7 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         recorded_at, entry = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         after = datetime.fromisoformat(recorded_at), str(UUID(entry))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidCursor from None
     if after[0].utcoffset() is None:
         raise InvalidCursor

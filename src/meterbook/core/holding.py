@@ -22,6 +22,8 @@ class HoldTerms:
     hold_id: str
     ttl_s: int
     billing: bool = True
+    is_named: bool = True
+    """Its id is the caller's."""
 
     @property
     def party(self) -> tuple[str, str | None]:

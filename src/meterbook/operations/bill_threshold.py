@@ -38,7 +38,7 @@ async def claim_alerts(conn: AsyncConnection[Any], usage: UsageReport | None) ->
         return False
     marks = marks_reached(usage.effective, usage.limit)
     if marks:
-        payload = {"entity": usage.entity, "used": amount_text(usage.effective), "limit": amount_text(usage.limit)}
+        payload = {"used": amount_text(usage.effective), "limit": amount_text(usage.limit)}
         return await billing.claim_marks(conn, usage.facts, marks, payload)
     if usage.percent < ARMED_BELOW_PERCENT:
         await billing.arm_marks(conn, usage.facts)

@@ -12,13 +12,12 @@ from meterbook.core.charges import final_bill
 from meterbook.core.give_back import given_back_at_close
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
+from meterbook.operations.grant_credit import grant_back
 from meterbook.postgres import billing
 from meterbook.postgres.billing import LockedPeriod
 
 Outcome = Literal["fenced", "closed", "deferred", "nothing_to_do"]
 """`nothing_to_do`: somebody closed it meanwhile, or its end was moved."""
-CORRECTION_PRIORITY = 50
-"""The priority of credit that is given back; the same as a grant's that names none."""
 
 
 async def fence_period(
@@ -65,17 +64,8 @@ async def _give_back(conn: AsyncConnection[Any], usage: UsageReport, cents: int)
     """What negative corrections took out of what was already billed comes back as credit, once."""
     facts = usage.facts
     if cents:
-        await billing.grant_credit(
-            conn,
-            facts.entity_id,
-            f"close:{facts.entity_id}:{facts.period.id}",
-            cents,
-            "correction",
-            priority=CORRECTION_PRIORITY,
-            expires_at=None,
-            period_id=facts.period.id,
-            at=facts.at,
-        )
+        grant_id = f"close:{facts.entity_id}:{facts.period.id}"
+        await grant_back(conn, facts.entity_id, grant_id, cents, facts.period.id, facts.at)
     return cents
 
 

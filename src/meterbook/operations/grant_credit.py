@@ -15,7 +15,10 @@ from meterbook.errors import Conflict, InvalidUsage, KeyConflict, Problem
 from meterbook.postgres import billing
 
 PRIORITY = 50
+CORRECTION_PRIORITY = 50
 PURCHASE_MIN_CENTS, PURCHASE_MAX_CENTS = 10_00, 1000_00
+OURS = ("close:", "correction:", "moved:")
+"""Grant ids begin so that are the engine's own: what is given back, and what passes on with a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,25 @@ async def grant_credit(conn: AsyncConnection[Any], entity_id: int, terms: Credit
     return outcome == "granted"
 
 
+async def grant_back(
+    conn: AsyncConnection[Any], entity_id: int, grant_id: str, cents: int, period_id: int, at: datetime | None
+) -> None:
+    """What corrections took out of a bill, once (§3.7). Raises `KeyConflict`: money is not lost without a word."""
+    outcome = await billing.grant_credit(
+        conn,
+        entity_id,
+        grant_id,
+        cents,
+        "correction",
+        priority=CORRECTION_PRIORITY,
+        expires_at=None,
+        period_id=period_id,
+        at=at,
+    )
+    if outcome == "conflict":
+        raise KeyConflict([Conflict(0, grant_id, {}, {"amount": Decimal(cents).scaleb(-2), "source": "correction"})])
+
+
 async def read_credits(conn: AsyncConnection[Any], entity_id: int, now: datetime) -> CreditAccount:
     grants = await billing.list_grants(conn, entity_id)
     left = [Grant(0, one.remaining_cents, one.priority, one.expires_at, one.granted_at) for one in grants]
@@ -59,6 +81,9 @@ async def read_credits(conn: AsyncConnection[Any], entity_id: int, now: datetime
 def _check(terms: CreditTerms) -> int:
     check_text("grant_id", terms.grant_id)
     check_text("source", terms.source)
+    if terms.grant_id.startswith(OURS):
+        message = f"{terms.grant_id!r} is a name of meterbook's own grants ({', '.join(OURS)}…)"
+        raise InvalidUsage([Problem(None, "grant_id", "reserved", message)])
     amount_cents = check_parsed(parse_whole_cents, terms.amount)
     if terms.source == "purchase" and not PURCHASE_MIN_CENTS <= amount_cents <= PURCHASE_MAX_CENTS:
         message = f"{terms.amount} is not between 10.00 and 1000.00"

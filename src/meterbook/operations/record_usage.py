@@ -85,7 +85,7 @@ async def find_refusal(
     if "conflict" in outcomes:
         first_said = await recording.list_first_said(conn, [a.key for a in answers if a.outcome == "conflict"])
         return KeyConflict(list(_conflicts(entries, answers, first_said)))
-    if "in_progress" in outcomes or "not_written" in outcomes:
+    if "in_progress" in outcomes or outcomes <= WRITTEN | {"not_written"}:
         return InProgress()
     return AttributionUnavailable()
 

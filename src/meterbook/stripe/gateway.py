@@ -158,6 +158,11 @@ class StripeGateway:
         with outcomes():
             return _plain(self._client.charges.retrieve(charge))
 
+    def cancel_subscription(self, subscription: str) -> None:
+        """At once, without proration. Raises `StripeRefused` for one that has ended."""
+        with outcomes():
+            self._client.subscriptions.cancel(subscription, {"prorate": False, "invoice_now": False})
+
     def set_cancel_at_period_end(self, subscription: str, *, cancels: bool) -> None:
         """Says what is to hold; saying it again changes nothing, so it needs no key."""
         with outcomes():

@@ -246,6 +246,7 @@ begin
   if not found then
     raise exception using errcode = 'MB023', message = 'the user is not a member of this organization';
   end if;
+  delete from meterbook.member_cap c where c.organization_id = the_entity and c.actor_id = the_actor;    -- a member's, not a stranger's
   perform meterbook.settle_payers(array[the_actor], moment);
 end $$;
 

@@ -116,7 +116,7 @@ comment on table meterbook.credit_spend is 'Which grant paid which charge. Never
 create table meterbook.outbox (
   id         bigint generated always as identity primary key,
   entity_id  bigint not null,
-  kind       text not null constraint outbox_kind_is_known check (kind in ('charge', 'cancel_at_period_end', 'alert')),
+  kind       text not null constraint outbox_kind_is_known check (kind in ('charge', 'cancel_at_period_end', 'cancel_now', 'alert')),
   dedupe_key text not null constraint outbox_is_said_once unique,
   payload    jsonb not null,
   created_at timestamptz not null

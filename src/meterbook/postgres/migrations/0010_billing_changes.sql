@@ -97,7 +97,7 @@ end $$;
 
 create function meterbook.end_subscriptions(the_entity bigint, at timestamptz) returns void
 language plpgsql as $$
--- Ends what an entity is subscribed to, now: a cut.
+-- Ends what an entity is subscribed to, now: a cut; and Stripe is told to.
 declare
   s meterbook.subscription;
   affected bigint[] := meterbook.lock_members_of(array[the_entity]);
@@ -108,6 +108,10 @@ begin
     update meterbook.subscription b set status = 'canceled', ended_at = least(coalesce(b.ended_at, end_subscriptions.at), end_subscriptions.at), updated_at = end_subscriptions.at
     where b.id = s.id returning b.* into s;
     perform meterbook.amend_periods(s, s.owner_id, end_subscriptions.at, end_subscriptions.at);
+    insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+    select s.owner_id, 'cancel_now', 'cancel_now:' || s.id || ':' || gen_random_uuid(),
+           jsonb_build_object('subscription', s.id, 'stripe_subscription', s.stripe_subscription), end_subscriptions.at
+    where s.stripe_subscription is not null;      -- else Stripe renews and charges for ever
   end loop;
   perform meterbook.open_periods(array[the_entity], end_subscriptions.at);
   perform meterbook.settle_payers(affected, end_subscriptions.at);
@@ -135,6 +139,7 @@ begin
     perform meterbook.remove_member(its_organization, delete_user.person, moment);
   end if;
   perform meterbook.end_subscriptions(the_entity, moment);
+  update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
@@ -152,6 +157,7 @@ begin
   perform from meterbook.member m where m.organization_id = the_entity and m.left_at is null order by m.id for no key update;
   affected := meterbook.lock_members_of(array[the_entity]);
   update meterbook.member m set left_at = greatest(moment, m.joined_at) where m.organization_id = the_entity and m.left_at is null;
+  delete from meterbook.member_cap c where c.organization_id = the_entity;
   delete from meterbook.organization o where o.entity_id = the_entity;
   perform meterbook.end_subscriptions(the_entity, moment);
   perform meterbook.settle_payers(affected, moment);

@@ -6,7 +6,7 @@ comment on column meterbook.ledger.uuid is 'Names this ledger in idempotency key
 
 alter table meterbook.outbox drop constraint outbox_kind_is_known;
 alter table meterbook.outbox add constraint outbox_kind_is_not_empty check (kind <> '');
-comment on column meterbook.outbox.kind is 'charge, cancel_at_period_end, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
+comment on column meterbook.outbox.kind is 'charge, cancel_at_period_end, cancel_now, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
 
 create table meterbook.outbox_delivery (
   outbox_id    bigint primary key references meterbook.outbox (id),

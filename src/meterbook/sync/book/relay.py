@@ -23,7 +23,7 @@ from meterbook.sync.book.access import LedgerPool
 from meterbook.sync.postgres import deliveries
 
 Tell = Callable[[Delivery], Awaitable[None]]
-KINDS_OF_STRIPE = ("charge", "cancel_at_period_end")
+KINDS_OF_STRIPE = ("charge", "cancel_at_period_end", "cancel_now")
 
 
 class LeaseLost(Exception):
@@ -70,6 +70,8 @@ class Relay:
             return self._complete(delivery, self._bill(delivery, self.gateway))
         if delivery.kind == "cancel_at_period_end" and self.gateway is not None:
             return self._cancel(delivery, self.gateway)
+        if delivery.kind == "cancel_now" and self.gateway is not None:
+            return self._end(str(delivery.payload["stripe_subscription"]), delivery, self.gateway)
         if delivery.kind == "alert" and self.tell is not None:
             self.tell(delivery)
             return self._complete(delivery, None)
@@ -148,12 +150,24 @@ class Relay:
         try:
             in_thread(gateway.set_cancel_at_period_end, delivery.stripe_subscription, cancels=delivery.cancels)
         except StripeRefused:
-            seen = in_thread(gateway.retrieve_subscription, delivery.stripe_subscription)
-            if seen["status"] not in ("canceled", "incomplete_expired"):
+            if not self._has_ended(delivery.stripe_subscription, gateway):
                 raise
             return self._complete(delivery, f"{delivery.stripe_subscription} has ended")
         note = f"{delivery.stripe_subscription} {'ends with its period' if delivery.cancels else 'goes on'}"
         return self._complete(delivery, note, sent=delivery.cancels)
+
+    def _end(self, subscription: str, delivery: Delivery, gateway: StripeGateway) -> str:
+        """A customer was deleted here: without proration, since what was used is billed by the close."""
+        try:
+            in_thread(gateway.cancel_subscription, subscription)
+        except StripeRefused:
+            if not self._has_ended(subscription, gateway):
+                raise
+        return self._complete(delivery, f"{subscription} has ended")
+
+    def _has_ended(self, subscription: str, gateway: StripeGateway) -> bool:
+        seen = in_thread(gateway.retrieve_subscription, subscription)
+        return seen["status"] in ("canceled", "incomplete_expired")
 
     # -------------------------------------------------------------------------------------------------------- what came of it
 

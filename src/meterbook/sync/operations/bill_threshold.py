@@ -39,7 +39,7 @@ def claim_alerts(conn: Connection[Any], usage: UsageReport | None) -> bool:
         return False
     marks = marks_reached(usage.effective, usage.limit)
     if marks:
-        payload = {"entity": usage.entity, "used": amount_text(usage.effective), "limit": amount_text(usage.limit)}
+        payload = {"used": amount_text(usage.effective), "limit": amount_text(usage.limit)}
         return billing.claim_marks(conn, usage.facts, marks, payload)
     if usage.percent < ARMED_BELOW_PERCENT:
         billing.arm_marks(conn, usage.facts)

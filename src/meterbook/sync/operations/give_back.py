@@ -11,7 +11,7 @@ from meterbook.core.give_back import given_back_after_close
 from meterbook.core.money import ZERO
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import report
-from meterbook.sync.operations.close_period import CORRECTION_PRIORITY
+from meterbook.sync.operations.grant_credit import grant_back
 from meterbook.sync.postgres import billing
 
 
@@ -30,15 +30,5 @@ def give_back(
     so_far = billing.sum_given_back(conn, where.entity_id, where.of_period)
     cents = given_back_after_close(report(facts, plan), plan, corrections, (where.of_day, amount), so_far)
     if cents:
-        billing.grant_credit(
-            conn,
-            where.entity_id,
-            f"correction:{correction}",
-            cents,
-            "correction",
-            priority=CORRECTION_PRIORITY,
-            expires_at=None,
-            period_id=where.of_period,
-            at=at,
-        )
+        grant_back(conn, where.entity_id, f"correction:{correction}", cents, where.of_period, at)
     return cents

@@ -16,7 +16,10 @@ from meterbook.errors import Conflict, InvalidUsage, KeyConflict, Problem
 from meterbook.sync.postgres import billing
 
 PRIORITY = 50
+CORRECTION_PRIORITY = 50
 PURCHASE_MIN_CENTS, PURCHASE_MAX_CENTS = 10_00, 1000_00
+OURS = ("close:", "correction:", "moved:")
+"""Grant ids begin so that are the engine's own: what is given back, and what passes on with a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,25 @@ def grant_credit(conn: Connection[Any], entity_id: int, terms: CreditTerms, at: 
     return outcome == "granted"
 
 
+def grant_back(
+    conn: Connection[Any], entity_id: int, grant_id: str, cents: int, period_id: int, at: datetime | None
+) -> None:
+    """What corrections took out of a bill, once (§3.7). Raises `KeyConflict`: money is not lost without a word."""
+    outcome = billing.grant_credit(
+        conn,
+        entity_id,
+        grant_id,
+        cents,
+        "correction",
+        priority=CORRECTION_PRIORITY,
+        expires_at=None,
+        period_id=period_id,
+        at=at,
+    )
+    if outcome == "conflict":
+        raise KeyConflict([Conflict(0, grant_id, {}, {"amount": Decimal(cents).scaleb(-2), "source": "correction"})])
+
+
 def read_credits(conn: Connection[Any], entity_id: int, now: datetime) -> CreditAccount:
     grants = billing.list_grants(conn, entity_id)
     left = [Grant(0, one.remaining_cents, one.priority, one.expires_at, one.granted_at) for one in grants]
@@ -60,6 +82,9 @@ def read_credits(conn: Connection[Any], entity_id: int, now: datetime) -> Credit
 def _check(terms: CreditTerms) -> int:
     check_text("grant_id", terms.grant_id)
     check_text("source", terms.source)
+    if terms.grant_id.startswith(OURS):
+        message = f"{terms.grant_id!r} is a name of meterbook's own grants ({', '.join(OURS)}…)"
+        raise InvalidUsage([Problem(None, "grant_id", "reserved", message)])
     amount_cents = check_parsed(parse_whole_cents, terms.amount)
     if terms.source == "purchase" and not PURCHASE_MIN_CENTS <= amount_cents <= PURCHASE_MAX_CENTS:
         message = f"{terms.amount} is not between 10.00 and 1000.00"

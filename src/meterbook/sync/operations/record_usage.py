@@ -84,7 +84,7 @@ def find_refusal(conn: Connection[Any], entries: Sequence[Entry], answers: Seque
     if "conflict" in outcomes:
         first_said = recording.list_first_said(conn, [a.key for a in answers if a.outcome == "conflict"])
         return KeyConflict(list(_conflicts(entries, answers, first_said)))
-    if "in_progress" in outcomes or "not_written" in outcomes:
+    if "in_progress" in outcomes or outcomes <= WRITTEN | {"not_written"}:
         return InProgress()
     return AttributionUnavailable()
 
