@@ -132,6 +132,7 @@ begin
     perform meterbook.remove_member(its_organization, delete_user.person, moment);
   end if;
   perform meterbook.end_subscriptions(the_entity, moment);
+  perform meterbook.erase_stripe_events(the_entity);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
