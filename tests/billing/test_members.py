@@ -283,5 +283,7 @@ async def test_deleting_a_user_leaves_no_name(book: Book, database_url: str) -> 
     told = query(database_url, "select payload::text from meterbook.outbox where kind = 'alert'")
     editors = query(database_url, "select set_by from meterbook.entity_limit")
     assert told
-    assert editors == [("#" + str(query(database_url, "select id from meterbook.actor where external_id is null")[0][0]),)]
+    assert editors == [
+        ("#" + str(query(database_url, "select id from meterbook.actor where external_id is null")[0][0]),)
+    ]
     assert "gone" not in str(told)

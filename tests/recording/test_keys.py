@@ -212,7 +212,11 @@ async def test_in_bulk_equal_identities_are_refused_since_numbers_would_shift(bo
     """§3.2: never a second charge. Numbered among what happens to be sound, the same entries would be others in the repeated call."""
     alike = {"actor": "u", "source": "s", "description": "d", "execution": "x"}
     first = await book.record_bulk([alike | {"amount": amount} for amount in (0.5, "1", "2")])
-    assert [problem.code for problem in first.problems] == ["invalid_amount", "ambiguous_identity", "ambiguous_identity"]
+    assert [problem.code for problem in first.problems] == [
+        "invalid_amount",
+        "ambiguous_identity",
+        "ambiguous_identity",
+    ]
     again = await book.record_bulk([alike | {"amount": amount} for amount in ("0.5", "1", "2")])
     assert {problem.code for problem in again.problems} == {"ambiguous_identity"}
     assert (await book.record_many([alike | {"amount": amount} for amount in ("0.5", "1", "2")])).inserted == 3

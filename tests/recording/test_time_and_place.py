@@ -223,11 +223,18 @@ async def test_an_hour_that_clocks_go_through_twice_is_two_hours(database_url: s
     async with meterbook.open(database_url) as book:
         await book.record_many([spent("one by one", n, at) for n, at in enumerate(times)])
         reply = await book.record_bulk([spent("in bulk", n, times[n % 2]) for n in range(400)])
-        assert reply.problems == []
+        assert not reply.problems
         page = await book.entries("user:in bulk", limit=500)
         assert Counter(entry.occurred_at.hour for entry in page.entries) == {0: 200, 1: 200}
         assert sorted(entry.occurred_at.hour for entry in (await book.entries("user:one by one")).entries) == [0, 1]
 
 
 def spent(actor: str, number: int, at: datetime) -> dict[str, Any]:
-    return {"actor": actor, "source": "s", "description": "d", "amount": "1", "event_key": f"{actor}{number}", "occurred_at": at}
+    return {
+        "actor": actor,
+        "source": "s",
+        "description": "d",
+        "amount": "1",
+        "event_key": f"{actor}{number}",
+        "occurred_at": at,
+    }

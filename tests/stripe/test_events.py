@@ -282,6 +282,23 @@ async def test_events_of_a_deleted_customer_concern_nobody(book: Book, database_
     assert query(database_url, "select count(*) from meterbook.billing_entity where external_id = 'u'") == [(0,)]
 
 
+async def test_deleting_a_user_erases_what_stripe_wrote_of_them(book: Book, database_url: str) -> None:
+    """Also what failed, and what comes afterwards; the events of others stay as they came."""
+    sub, other = Subscription("sub_u", "user:u"), Subscription("sub_v", "user:v")
+    await deliver(book, sub.event("created", START), other.event("created", START))
+    await deliver(book, event("invoice.paid", invoice("in_1", sub, customer_email="u@example.org"), START))
+    with pytest.raises(UnknownPlan):
+        await deliver(book, Subscription("sub_w", "user:u", "gold").event("created", START))
+    await book.delete_user("u")
+    await deliver(book, sub.event("deleted", utc(2026, 6, 20, 12), status="canceled"))
+    assert query(
+        database_url, "select subject from meterbook.stripe_event where body || coalesce(note, '') ~ 'user:|cus_'"
+    ) == [("sub_v",)]
+    assert query(database_url, "select count(*) from meterbook.stripe_event where body ~ 'example.org'") == [(0,)]
+    assert await book.replay_stripe_events() == []
+    assert [(await book.replay_stripe_event(each.id)).replayed for each in await book.stripe_events()] == [True] * 5
+
+
 async def test_an_invoice_of_a_subscription_that_is_not_known_waits(book: Book) -> None:
     """The failure arrived before its subscription: an error, so that Stripe sends it again; then it blocks."""
     sub = Subscription("sub_u", "user:u")

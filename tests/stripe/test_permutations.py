@@ -24,7 +24,7 @@ Cycle = Callable[[Subscription], list[Thing]]
 UP = utc(2026, 6, 11)
 ROUNDS_MAX = 4
 LONG = bool(os.environ.get("METERBOOK_TEST_LONG"))
-ORDERS = 30
+ORDERS = 12
 
 pytestmark = ON_ONE_SERVER
 

@@ -126,7 +126,7 @@ async def _apply_to_money(
 async def _put(conn: AsyncConnection[Any], event: Event, said: PutSubscription, means: Means) -> Outcome:
     known = await stripe_events.lock_subscription(conn, said.subscription, event.created_at)
     if known.owner_is_gone:
-        return Outcome("ignored", ("its owner was deleted here",))
+        return await _concerns_nobody(conn, event)
     seen = None if known.seen_at is None else Order(known.seen_at, known.seen_rank, known.seen_event)
     if seen is not None and said.order.is_tied_with(seen) and means.can_look:
         return await _put_newest(conn, _as_fetched(event, said, means), known, means)
@@ -134,6 +134,12 @@ async def _put(conn: AsyncConnection[Any], event: Event, said: PutSubscription, 
         return await _put_newest(conn, said, known, means)
     await _put_past(conn, said, known, means)
     return Outcome("stale", (f"older than {known.seen_event}: its plan and seats count from then on, nothing else",))
+
+
+async def _concerns_nobody(conn: AsyncConnection[Any], event: Event) -> Outcome:
+    """Whoever was deleted is not written down again by what Stripe still tells of them."""
+    await stripe_events.change(conn, "erase_event", {"id": event.id})
+    return Outcome("ignored", ("its owner was deleted here",))
 
 
 def _as_fetched(event: Event, said: PutSubscription, means: Means) -> PutSubscription:
@@ -241,7 +247,7 @@ async def _put_past(conn: AsyncConnection[Any], said: PutSubscription, known: Kn
 async def _renew(conn: AsyncConnection[Any], event: Event, effect: RenewPeriod, means: Means) -> Outcome:
     known = await stripe_events.lock_subscription(conn, effect.subscription, event.created_at)
     if known.owner_is_gone:
-        return Outcome("ignored", ("its owner was deleted here",))
+        return await _concerns_nobody(conn, event)
     arguments = {"starts_at": effect.starts_at, "ends_at": effect.ends_at, "at": means.at}
     await stripe_events.change(conn, "note_invoiced_period", {"id": effect.subscription, **arguments})
     return Outcome("applied", (f"renewed for {effect.starts_at:%Y-%m-%d} to {effect.ends_at:%Y-%m-%d}",))

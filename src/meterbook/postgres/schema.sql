@@ -650,6 +650,7 @@ begin
   end if;
   perform meterbook.end_subscriptions(the_entity, moment);
   update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
+  perform meterbook.erase_stripe_events(the_entity);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
@@ -864,6 +865,35 @@ CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
      where e.id = case when entity ~ '^[a-z]+:#[0-9]{1,18}$' then split_part(entity, '#', 2)::bigint end
        and e.kind = split_part(entity, ':', 1) and e.external_id is null))
 $_$;
+
+CREATE FUNCTION meterbook.erase_stripe_event(the_id text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What Stripe wrote of a person who was deleted: the event stays, as one that was settled, and says nothing any more.
+  update meterbook.stripe_event e set
+    body = jsonb_build_object('id', e.id, 'type', e.type, 'created', extract(epoch from e.created_at)::bigint, 'data', '{"object": {}}'::jsonb, 'erased', true)::text,
+    state = case when e.settled_at is null then 'ignored' else e.state end,
+    settled_at = coalesce(e.settled_at, e.received_at),
+    note = 'erased: its owner was deleted here'
+  where e.id = the_id
+$$;
+
+CREATE FUNCTION meterbook.erase_stripe_events(the_entity bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- All that names a person's subscriptions, the customers at Stripe that nobody else pays with, or the person.
+  with said as (
+    select b.stripe_subscription as name from meterbook.subscription b where b.owner_id = the_entity
+    union select b.id from meterbook.subscription b where b.owner_id = the_entity
+    union select b.stripe_customer from meterbook.subscription b where b.owner_id = the_entity
+      and not exists (select from meterbook.subscription o where o.stripe_customer = b.stripe_customer and o.owner_id <> the_entity)
+    union select e.kind || ':' || e.external_id from meterbook.billing_entity e where e.id = the_entity)
+  select meterbook.erase_stripe_event(e.id) from meterbook.stripe_event e
+  where exists (select from said s where strpos(e.body, to_json(s.name)::text) > 0);
+  update meterbook.stripe_subscription k set owner_said = null
+  where k.id in (select coalesce(b.stripe_subscription, b.id) from meterbook.subscription b where b.owner_id = the_entity)
+$$;
 
 CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -3883,6 +3913,12 @@ REVOKE ALL ON FUNCTION meterbook.entity_id_of(entity text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.erase_stripe_events(the_entity bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.event_key(event_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_writer;

@@ -8,6 +8,9 @@ select meterbook.lock_stripe_event(%(id)s)
 -- name: finish_event
 select meterbook.finish_stripe_event(%(id)s, %(state)s, %(note)s, %(at)s::timestamptz)
 
+-- name: erase_event
+select meterbook.erase_stripe_event(%(id)s)
+
 -- name: find_event_body
 select meterbook.stripe_event_body(%(id)s)
 

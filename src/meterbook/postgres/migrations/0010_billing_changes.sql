@@ -140,6 +140,7 @@ begin
   end if;
   perform meterbook.end_subscriptions(the_entity, moment);
   update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
+  perform meterbook.erase_stripe_events(the_entity);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;

@@ -92,6 +92,32 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   select coalesce(array_agg(e.id order by e.created_at, e.id), '{}') from meterbook.stripe_event e where e.state in ('pending', 'failed')
 $$;
 
+create function meterbook.erase_stripe_event(the_id text) returns void
+language sql security definer set search_path = meterbook, pg_temp as $$
+  -- What Stripe wrote of a person who was deleted: the event stays, as one that was settled, and says nothing any more.
+  update meterbook.stripe_event e set
+    body = jsonb_build_object('id', e.id, 'type', e.type, 'created', extract(epoch from e.created_at)::bigint, 'data', '{"object": {}}'::jsonb, 'erased', true)::text,
+    state = case when e.settled_at is null then 'ignored' else e.state end,
+    settled_at = coalesce(e.settled_at, e.received_at),
+    note = 'erased: its owner was deleted here'
+  where e.id = the_id
+$$;
+
+create function meterbook.erase_stripe_events(the_entity bigint) returns void
+language sql as $$
+  -- All that names a person's subscriptions, the customers at Stripe that nobody else pays with, or the person.
+  with said as (
+    select b.stripe_subscription as name from meterbook.subscription b where b.owner_id = the_entity
+    union select b.id from meterbook.subscription b where b.owner_id = the_entity
+    union select b.stripe_customer from meterbook.subscription b where b.owner_id = the_entity
+      and not exists (select from meterbook.subscription o where o.stripe_customer = b.stripe_customer and o.owner_id <> the_entity)
+    union select e.kind || ':' || e.external_id from meterbook.billing_entity e where e.id = the_entity)
+  select meterbook.erase_stripe_event(e.id) from meterbook.stripe_event e
+  where exists (select from said s where strpos(e.body, to_json(s.name)::text) > 0);
+  update meterbook.stripe_subscription k set owner_said = null
+  where k.id in (select coalesce(b.stripe_subscription, b.id) from meterbook.subscription b where b.owner_id = the_entity)
+$$;
+
 -- ----------------------------------------------------------------------------------------------------------------- subscriptions
 
 create function meterbook.is_gone(e meterbook.billing_entity) returns boolean
@@ -297,7 +323,7 @@ grant select on meterbook.stripe_event, meterbook.stripe_subscription, meterbook
 revoke all on all functions in schema meterbook from public;
 grant execute on function
   meterbook.store_stripe_event, meterbook.lock_stripe_event, meterbook.finish_stripe_event, meterbook.stripe_event_body, meterbook.stripe_events,
-  meterbook.unsettled_stripe_events, meterbook.lock_stripe_subscription, meterbook.note_stripe_subscription, meterbook.disown_cancellation,
+  meterbook.unsettled_stripe_events, meterbook.erase_stripe_event, meterbook.lock_stripe_subscription, meterbook.note_stripe_subscription, meterbook.disown_cancellation,
   meterbook.note_past_terms, meterbook.note_invoiced_period, meterbook.end_stripe_subscription, meterbook.organization_is_known, meterbook.user_is_known, meterbook.owners_at_stripe,
   meterbook.block_by_stripe, meterbook.settle_at_stripe, meterbook.tell_proration
   to meterbook_writer, meterbook_importer;

@@ -127,7 +127,7 @@ def _apply_to_money(
 def _put(conn: Connection[Any], event: Event, said: PutSubscription, means: Means) -> Outcome:
     known = stripe_events.lock_subscription(conn, said.subscription, event.created_at)
     if known.owner_is_gone:
-        return Outcome("ignored", ("its owner was deleted here",))
+        return _concerns_nobody(conn, event)
     seen = None if known.seen_at is None else Order(known.seen_at, known.seen_rank, known.seen_event)
     if seen is not None and said.order.is_tied_with(seen) and means.can_look:
         return _put_newest(conn, _as_fetched(event, said, means), known, means)
@@ -135,6 +135,12 @@ def _put(conn: Connection[Any], event: Event, said: PutSubscription, means: Mean
         return _put_newest(conn, said, known, means)
     _put_past(conn, said, known, means)
     return Outcome("stale", (f"older than {known.seen_event}: its plan and seats count from then on, nothing else",))
+
+
+def _concerns_nobody(conn: Connection[Any], event: Event) -> Outcome:
+    """Whoever was deleted is not written down again by what Stripe still tells of them."""
+    stripe_events.change(conn, "erase_event", {"id": event.id})
+    return Outcome("ignored", ("its owner was deleted here",))
 
 
 def _as_fetched(event: Event, said: PutSubscription, means: Means) -> PutSubscription:
@@ -238,7 +244,7 @@ def _put_past(conn: Connection[Any], said: PutSubscription, known: KnownSubscrip
 def _renew(conn: Connection[Any], event: Event, effect: RenewPeriod, means: Means) -> Outcome:
     known = stripe_events.lock_subscription(conn, effect.subscription, event.created_at)
     if known.owner_is_gone:
-        return Outcome("ignored", ("its owner was deleted here",))
+        return _concerns_nobody(conn, event)
     arguments = {"starts_at": effect.starts_at, "ends_at": effect.ends_at, "at": means.at}
     stripe_events.change(conn, "note_invoiced_period", {"id": effect.subscription, **arguments})
     return Outcome("applied", (f"renewed for {effect.starts_at:%Y-%m-%d} to {effect.ends_at:%Y-%m-%d}",))
