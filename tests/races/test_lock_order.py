@@ -176,10 +176,11 @@ VERBS: tuple[Verb, ...] = (
 async def locked_before(probe: Connection, stage: Stage, held: str, verb: Verb) -> set[str]:
     """Tables of which the verb had locked rows whenever it had to wait for one that `held` holds."""
     found: set[str] = set()
-    task = asyncio.ensure_future(verb(stage))
-    while not task.done():
+    task: asyncio.Future[None] | None = None
+    while task is None or not task.done():
         async with connected(stage.url) as holder:
             await holder.execute(held.encode())
+            task = task or asyncio.ensure_future(verb(stage))
             if await waits(probe, holder, task):
                 found |= {table for table in ORDER if await is_locked(probe, table)}
         await asyncio.sleep(0)
