@@ -2566,6 +2566,9 @@ declare
   the_entity bigint := meterbook.existing_organization(transfer_ownership.organization);
   the_actor  bigint := meterbook.person(transfer_ownership.person);
 begin
+  perform from meterbook.billing_entity e where e.id = the_entity for no key update;
+  perform from meterbook.organization o where o.entity_id = the_entity for no key update;
+  perform from meterbook.member m where m.organization_id = the_entity and m.left_at is null order by m.id for no key update;
   perform meterbook.lock_members_of(array[the_entity]);
   if not exists (select from meterbook.member m where m.organization_id = the_entity and m.actor_id = the_actor and m.left_at is null) then
     raise exception using errcode = 'MB023', message = 'the user is not a member of this organization', hint = 'Add the member first.';
