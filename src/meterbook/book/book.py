@@ -79,6 +79,7 @@ async def open(
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
+        await _try_connecting(url)
         async with _open_at(url, plans, clock, connections_max, "by URL", billing=billing, stripe=stripe) as book:
             yield book
         return
@@ -131,7 +132,6 @@ async def _open_at(
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:
-        await _try_connecting(url)
         await pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
     except PoolTimeout as error:
         await pool.close()

@@ -5,9 +5,9 @@ Its twin is lanes_threads.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from meterbook.book.groups import CALLS_PER_GROUP_MAX, CALLS_WAITING_MAX
 from meterbook.errors import MeterbookError, Overloaded
@@ -32,7 +32,7 @@ class Lanes(Generic[Asked, Said]):
         self,
         work: Callable[[int, Sequence[Asked]], Awaitable[Sequence[Said | MeterbookError]]],
         calls_waiting_max: int = CALLS_WAITING_MAX,
-        let_go: Callable[[Asked, Said], Awaitable[None]] | None = None,
+        let_go: Callable[[Asked, Said], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._let_go = let_go
         self._work = work
@@ -66,7 +66,7 @@ class Lanes(Generic[Asked, Said]):
 
     def _abandon(self, asked: Asked, said: Said) -> None:
         if self._let_go is not None:
-            self._keep(asyncio.create_task(_awaited(self._let_go(asked, said))))
+            self._keep(asyncio.create_task(self._let_go(asked, said)))
 
     async def drain(self) -> None:
         """Returns when everything that was submitted has been answered."""
@@ -109,7 +109,3 @@ class Lanes(Generic[Asked, Said]):
             self._abandon(call.asked, answer)
         else:
             call.done.set_result(answer)
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

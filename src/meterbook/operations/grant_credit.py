@@ -15,7 +15,6 @@ from meterbook.errors import Conflict, InvalidUsage, KeyConflict, Problem
 from meterbook.postgres import billing
 
 PRIORITY = 50
-CORRECTION_PRIORITY = 50
 PURCHASE_MIN_CENTS, PURCHASE_MAX_CENTS = 10_00, 1000_00
 OURS = ("close:", "correction:", "moved:")
 """Grant ids begin so that are the engine's own: what is given back, and what passes on with a subscription."""
@@ -63,7 +62,7 @@ async def grant_back(
         grant_id,
         cents,
         "correction",
-        priority=CORRECTION_PRIORITY,
+        priority=PRIORITY,
         expires_at=None,
         period_id=period_id,
         at=at,

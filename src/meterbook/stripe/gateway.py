@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from meterbook.errors import CardDeclined, StripeRefused, StripeUnavailable
@@ -202,7 +202,3 @@ def _metadata(thing: Any) -> Mapping[str, Any]:
 def _plain(thing: Any) -> dict[str, Any]:
     plain: dict[str, Any] = thing.to_dict()
     return plain
-
-
-def at(epoch_s: int) -> datetime:
-    return datetime.fromtimestamp(epoch_s, UTC)

@@ -80,6 +80,7 @@ def open(
     """
     plans = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     if url is not None:
+        _try_connecting(url)
         with _open_at(url, plans, clock, connections_max, "by URL", billing=billing, stripe=stripe) as book:
             yield book
         return
@@ -132,7 +133,6 @@ def _open_at(
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:
-        _try_connecting(url)
         pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
     except PoolTimeout as error:
         pool.close()
