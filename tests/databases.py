@@ -1,4 +1,7 @@
-"""Databases for tests: one template a run and server, migrated once, and a copy of it for each test."""
+"""Databases for tests: one template a run and server, migrated once, and a copy of it for each test.
+
+A copy is emptied and used again where that will do (`emptying.py`): making and dropping one costs far more.
+"""
 
 import asyncio
 import hashlib
@@ -13,8 +16,11 @@ import psycopg
 from psycopg import sql
 
 from meterbook.postgres.migrate import migrate
+from tests.emptying import Pristine
 
 PREFIX = "meterbook_test"
+USES_MAX = 40
+"""After so many tests the dead rows of a database are dropped with it."""
 
 
 def in_database(server: str, name: str) -> str:
@@ -35,6 +41,8 @@ class Databases:
         self._numbers = itertools.count()
         self._template = f"{PREFIX}_{run}_template"
         self._conn = psycopg.connect(server, autocommit=True)
+        self._pristine: Pristine | None = None
+        self._emptied: list[tuple[str, int]] = []
 
     def __enter__(self) -> Self:
         self._lock("pg_advisory_lock", PREFIX)
@@ -46,6 +54,8 @@ class Databases:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for name, _uses in self._emptied:
+            self._drop(name)
         self._lock("pg_advisory_lock", PREFIX)
         self._lock("pg_advisory_unlock_shared", self._run)
         if self._lock("pg_try_advisory_lock", self._run):
@@ -54,12 +64,26 @@ class Databases:
 
     @contextmanager
     def fresh(self, *, migrated: bool = True) -> Iterator[str]:
+        """A database with nothing but the schema in it, or without it; gone or emptied afterwards, whoever is still connected."""
+        name, uses = self._emptied.pop() if migrated and self._emptied else (self._copy(migrated=migrated), 0)
+        url = in_database(self._server, name)
+        try:
+            yield url
+        finally:
+            if migrated and uses < USES_MAX and self._restored(url):
+                self._emptied.append((name, uses + 1))
+            else:
+                self._drop(name)
+
+    def _copy(self, *, migrated: bool) -> str:
         name = f"{PREFIX}_{self._run}_{self._process}_{next(self._numbers)}"
         self._create(name, self._template if migrated else "template0")
-        try:
-            yield in_database(self._server, name)
-        finally:
-            self._drop(name)
+        if migrated and self._pristine is None:
+            self._pristine = Pristine.of(in_database(self._server, name))
+        return name
+
+    def _restored(self, url: str) -> bool:
+        return self._pristine is not None and self._pristine.restore(url)
 
     def _make_template(self) -> None:
         unfinished = f"{self._template}_unfinished"
