@@ -111,6 +111,60 @@ async def test_a_resting_period_takes_no_entries_of_its_time(book: Book) -> None
     assert (await place_of(book, await use(book, "u", "1", attribution=attribution)))[1] == P1
 
 
+BETTER: Window = (utc(2026, 6, 10), utc(2026, 7, 10))
+
+
+async def test_a_better_subscription_lets_the_other_rest_and_cuts_nothing(
+    book: Book, database_url: str, clock: Clock
+) -> None:
+    """§4, §10: of two subscriptions of one owner the better pays. The other keeps its one allowance, and takes entries again afterwards."""
+    clock.now = utc(2026, 6, 5)
+    await subscribe(book, "user:u", "pro")
+    await use(book, "u", "15.00")
+    clock.now = utc(2026, 6, 10)
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better")
+    assert (await place_of(book, await use(book, "u", "40.00")))[1] == BETTER
+    assert windows(database_url, "user:u") == [P1, BETTER]
+    clock.now = utc(2026, 6, 20)
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better", status="canceled")
+    await use(book, "u", "15.00")
+    assert windows(database_url, "user:u") == [P1, (BETTER[0], clock.now)]
+    usage = await book.usage("user:u")
+    assert (usage.total, usage.included, usage.refresh, usage.overage) == (
+        Decimal(30),
+        Decimal(20),
+        Decimal("0.40"),
+        Decimal("9.60"),
+    )
+
+
+async def test_the_better_ones_rest_leaves_the_other_its_own_time(book: Book, database_url: str, clock: Clock) -> None:
+    """§4: a better subscription that is unpaid keeps its period and blocks nobody's."""
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better")
+    await subscribe(book, "user:u", "pro")
+    assert (await place_of(book, await use(book, "u", "1.00")))[1] == BETTER
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better", status="unpaid")
+    assert (await place_of(book, await use(book, "u", "1.00")))[1] == P1
+    clock.now = utc(2026, 7, 3)
+    assert (await place_of(book, await use(book, "u", "1.00")))[1] == P2
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better")
+    assert (await place_of(book, await use(book, "u", "1.00")))[1] == BETTER
+    assert windows(database_url, "user:u") == [P1, BETTER, P2]
+
+
+async def test_an_entry_of_before_belongs_to_the_best_of_its_time(book: Book, clock: Clock) -> None:
+    """§3.8: what occurred while the better one paid goes there, also when it is told after that has ended."""
+    clock.now = utc(2026, 6, 10)
+    await subscribe(book, "user:u", "pro")
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better")
+    clock.now = utc(2026, 6, 20)
+    await subscribe(book, "user:u", "pro_25000", BETTER, id="better", status="canceled")
+    cut = (BETTER[0], clock.now)
+    clock.now += timedelta(minutes=30)
+    for occurred, expected in ((utc(2026, 6, 9), P1), (utc(2026, 6, 15), cut), (utc(2026, 6, 20), P1), (None, P1)):
+        assert (await place_of(book, await use(book, "u", "1.00", occurred_at=occurred)))[1] == expected
+
+
 async def test_a_free_period_goes_on_where_it_was(book: Book) -> None:
     """S79 without its baseline: 1.50 free, then paid, then canceled → free again at 1.50 + what comes; never billed."""
     await use(book, "u", "1.50")
@@ -218,19 +272,19 @@ async def test_an_old_word_after_the_renewal_moves_nothing_back(book: Book, data
 
 
 async def test_no_two_periods_overlap(book: Book, database_url: str) -> None:
-    """Refused by the database within a series, dated or free; the two series lie beside each other."""
+    """Refused by the database within a series, a subscription's or the free one; the series lie beside each other."""
     await subscribe(book, "user:u")
     await use(book, "u", "1")
     copy = (
         "insert into meterbook.billing_period"
         " (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)"
-        " select entity_id, kind, starts_at + %s, ends_at, 'other', plan, seats, included, refresh_per_day, opened_at"
+        " select entity_id, kind, starts_at + %s, ends_at, coalesce(%s, subscription_id), plan, seats, included, refresh_per_day, opened_at"
         " from meterbook.billing_period where kind = %s"
     )
     for kind in ("dated", "free"):
         with pytest.raises(psycopg.errors.ExclusionViolation):
-            query(database_url, copy, timedelta(days=3), kind)
-    query(database_url, copy, P1[1] - P1[0] - timedelta(microseconds=1) - timedelta(days=29), "nothing")
+            query(database_url, copy, timedelta(days=3), None, kind)
+    query(database_url, copy, timedelta(days=3), "another", "dated")
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R19 Nobody is told that a limit of 0 is used up: nothing was ever allowed. (§8)
 - R20 An end that is learned late cuts what was open at its time there, and leaves each window that began since a moment, with the rows
       that are in it. A closed period stays as it is. (§10)
+- R21 Who may go on is shown what stops them first: the member's cap, if less is left of it than of the limit. (§8)
+- R22 Of several subscriptions of one owner the best pays; the others' periods rest beside it, run their time and close. The later
+      start is that of the subscription, or of the window in which it was entitled again. An organization's has
+      ended when the last of them has. (§4, §12)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
@@ -100,6 +104,7 @@ class Subscription:
     customer: str | None
     stripe: str | None
     segments: list[Terms]
+    began: datetime
     ended_at: datetime | None = None
 
     @property
@@ -268,6 +273,10 @@ class Admission:
     held: Decimal
     limit: Decimal
 
+    @property
+    def left(self) -> Decimal:
+        return self.limit - self.used - self.held
+
 
 def exact(text: str, *, signed: bool = False) -> Decimal:
     """§2: a finite decimal of at most 12 places below 10¹²; negative only where a correction says so."""
@@ -337,6 +346,7 @@ class Auditor:
         if sub.entitled and last.end <= self.now:
             monthly = sub.every == 1
             start = max(sub.starts if monthly else last_boundary(sub.anchor, self.now), last.end)
+            sub.began = max(sub.began, start)
             self._open(sub, start, sub.ends if monthly else min(next_boundary(sub.anchor, start), sub.ends))
 
     def _open(self, sub: Subscription, start: datetime, end: datetime) -> None:
@@ -387,7 +397,7 @@ class Auditor:
         terms = Terms(when, plan, seats)
         said = Subscription(
             id, owner, status, starts_at, ends_at, anchor or starts_at, MONTHS[interval], cancel_at_period_end,
-            ours=False, customer=stripe_customer, stripe=stripe_subscription, segments=[terms],
+            ours=False, customer=stripe_customer, stripe=stripe_subscription, segments=[terms], began=starts_at,
         )  # fmt: skip
         ours = self.subscriptions.get(id)
         if ours is None:
@@ -406,12 +416,12 @@ class Auditor:
             at = min(self.now, said.ends - timedelta(microseconds=1))
             start = max(said.starts, last_boundary(said.anchor, at))
             end = min(said.ends, next_boundary(said.anchor, start))
-        self._check_no_overlap(said.owner, start)
         said.segments = [replace(said.terms, at=start)]
         self.subscriptions[said.id] = said
         self._open(said, start, end)
 
-    def _check_no_overlap(self, owner: str, start: datetime) -> None:
+    def _check_alone(self, owner: str, start: datetime) -> None:
+        """Whose credits go with a subscription that passes on is said of the only one alone."""
         taken = [period for period in self.periods if period.entity == owner and not period.free]
         if any(period.end > start for period in taken) or any(self._running(sub, owner) for sub in self._all()):
             raise Unclear
@@ -470,7 +480,9 @@ class Auditor:
         if said.owner != ours.owner:
             if not ours.entitled or not said.owner.startswith("organization:") or not ours.owner.startswith("user:"):
                 raise Unclear
-            self._check_no_overlap(said.owner, terms.at)
+            self._check_alone(said.owner, terms.at)
+            if any(self._running(sub, ours.owner) for sub in self._all() if sub is not ours):
+                raise Unclear
 
     def _cut(self, period: Period, at: datetime) -> None:
         """§10. What the allowance has risen to stays (R18)."""
@@ -486,7 +498,8 @@ class Auditor:
         self._cut(current, when)
         for grant in self._spendable(ours.owner, self.now):
             grant.entity = owner
-        ours.owner = owner
+        if owner != ours.owner:
+            ours.owner, ours.began = owner, when
         self._open(ours, when, end)
 
     def _anchor_anew(self, ours: Subscription, said: Subscription) -> None:
@@ -511,10 +524,10 @@ class Auditor:
         self._wake(ours)
 
     def _end(self, sub: Subscription, when: datetime) -> None:
-        """§12 The end of an organization's subscription takes back cancellations of ours."""
+        """§12 The end of an organization's subscription, of several the last one's, takes back cancellations of ours."""
         sub.ended_at = when
         kind, name = sub.owner.split(":", 1)
-        if kind == "organization":
+        if kind == "organization" and not any(self._running(each, sub.owner) for each in self._all()):
             for user in self.organizations[name].members:
                 self._take_back(user)
 
@@ -527,12 +540,15 @@ class Auditor:
 
     def paying_subscription(self, entity: str) -> Subscription | None:
         """An entity's own entitled subscription; of several the best (§4)."""
-        found = [sub for sub in self._all() if sub.owner == entity and sub.entitled and sub.starts <= self.now]
-        return max(found, key=self._rank, default=None)
+        return self._best(sub for sub in self._all() if sub.owner == entity and sub.entitled and sub.starts <= self.now)
 
-    def _rank(self, sub: Subscription) -> tuple[int, bool, Decimal, datetime, str]:
+    def _best(self, subs: Iterable[Subscription]) -> Subscription | None:
+        """§4: the highest rank, the organization's, the larger included, the later start, the id."""
+        return max(sorted(subs, key=lambda sub: sub.id), key=self._rank, default=None)
+
+    def _rank(self, sub: Subscription) -> tuple[int, bool, Decimal, datetime]:
         plan = PLANS[sub.terms.plan]
-        return (plan.rank, sub.owner.startswith("organization:"), sub.terms.included, sub.starts, sub.id)
+        return (plan.rank, sub.owner.startswith("organization:"), sub.terms.included, sub.began)
 
     def payer(self, actor: str, workspace: str | None = None) -> str:
         """§4: a workspace's payer; else the best subscription of the person and their organization; else the person."""
@@ -544,7 +560,7 @@ class Auditor:
         owners = [f"user:{actor}"]
         owners += [f"organization:{name}" for name, each in self.organizations.items() if actor in each.members]
         found = [sub for owner in owners if (sub := self.paying_subscription(owner)) is not None]
-        best = max(found, key=self._rank, default=None)
+        best = self._best(found)
         return best.owner if best else f"user:{actor}"
 
     def current(self, entity: str) -> Period:
@@ -669,8 +685,14 @@ class Auditor:
             found = self.periods[named]
         else:
             containing = [p for p in self._dated(entity) if p.start <= occurred < p.end and self._takes(p)]
-            found = containing[0] if containing else self.free_period(entity)
+            found = self.best_period(containing) if containing else self.free_period(entity)
         return (self.current(entity), found.number) if found.closed else (found, None)
+
+    def best_period(self, among: Iterable[Period]) -> Period:
+        by_subscription = {self.subscriptions[period.subscription or ""].id: period for period in among}
+        best = self._best(self.subscriptions[name] for name in by_subscription)
+        assert best is not None
+        return by_subscription[best.id]
 
     def _dated(self, entity: str) -> list[Period]:
         return [period for period in self.periods if period.entity == entity and not period.free]
@@ -840,7 +862,8 @@ class Auditor:
             return capped
         used, held, limit = self.used(entity), self.held(entity), self.limit(entity)
         allowed = used + held < limit
-        return Admission(allowed, "allowed" if allowed else "limit_reached", entity, used, held, limit)
+        asked = Admission(allowed, "allowed" if allowed else "limit_reached", entity, used, held, limit)
+        return capped if allowed and capped is not None and capped.left < asked.left else asked
 
     def _check_cap(self, actor: str, entity: str) -> Admission | None:
         kind, name = entity.split(":", 1)
@@ -872,10 +895,11 @@ class Auditor:
         if not found.allowed:
             return found
         cap = self._check_cap(actor, found.entity)
-        if cap is not None and cap.used + cap.held + amount > cap.limit:
+        if cap is not None and amount > cap.left:
             return replace(cap, allowed=False, code="member_cap_reached")
-        if found.used + found.held + amount > found.limit:
-            return replace(found, allowed=False, code="limit_reached")
+        used, held, limit = self.used(found.entity), self.held(found.entity), self.limit(found.entity)
+        if used + held + amount > limit:
+            return Admission(False, "limit_reached", found.entity, used, held, limit)
         self.holds[hold_id] = Hold(hold_id, found.entity, actor, amount, self.now + timedelta(seconds=ttl_s))
         return found
 
@@ -1016,7 +1040,7 @@ class Auditor:
     def sweep(self) -> None:
         """Whatever is due: closes, oldest first, then thresholds (R9)."""
         for entity in sorted({period.entity for period in self.periods}):
-            for period in sorted(self._dated(entity), key=lambda each: each.start):
+            for period in sorted(self._dated(entity), key=lambda each: each.end):
                 if not period.closed and (period.end + GRACE > self.now or not self._close(period)):
                     break
         for entity in sorted({sub.owner for sub in self._all()}):
@@ -1067,8 +1091,11 @@ class Auditor:
         """S98, of the auditor's own books: [] or what can't be."""
         found = [f"I7 of period {period.number}" for period in self.broken_closes()]
         for entity in {period.entity for period in self.periods}:
-            dated = sorted(self._dated(entity), key=lambda each: each.start)
-            found += [f"overlap at {b.start}" for a, b in pairwise(dated) if a.end > b.start]
+            dated = sorted(self._dated(entity), key=lambda each: (each.subscription, each.start))
+            series = pairwise(dated)
+            found += [
+                f"overlap at {b.start}" for a, b in series if a.end > b.start and a.subscription == b.subscription
+            ]
             found += [f"empty period at {each.start}" for each in dated if each.start >= each.end]
         strangers = [entry for entry in self.entries if self.periods[entry.period].entity != entry.entity]
         found += [f"{entry.key} lies with another entity" for entry in strangers]
@@ -1140,13 +1167,13 @@ class Auditor:
     def _begin_to_pay(self, before: set[tuple[str, str]]) -> None:
         """R8. Our doing is noted, and one outbox row a change is due."""
         for _, user in sorted(self._paid_members() - before):
-            for sub in self._all():
+            for sub in sorted(self._all(), key=lambda each: each.id):
                 if sub.owner == f"user:{user}" and sub.ended_at is None and not sub.cancel:
                     sub.cancel = sub.ours = True
                     self.cancellations.append((sub.owner, sub.id, True))
 
     def _take_back(self, user: str) -> None:
-        for sub in self._all():
+        for sub in sorted(self._all(), key=lambda each: each.id):
             if sub.owner == f"user:{user}" and sub.ours and sub.ended_at is None:
                 sub.cancel = sub.ours = False
                 self.cancellations.append((sub.owner, sub.id, False))

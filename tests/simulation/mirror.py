@@ -86,7 +86,7 @@ class Mirror:
         over = [p for p in auditor.periods if p.entity == entity and not p.free and p.end <= auditor.now]
         found = auditor.periods[period] if isinstance(period, int) else auditor.current(entity)
         if period == "last":
-            found = max(over, key=lambda each: each.end)
+            found = auditor.best_period(each for each in over if each.end == max(late.end for late in over))
         figures, used, limit = auditor.figures(found), auditor.used(entity), auditor.limit(entity)
         shown = {name: getattr(figures, name) for name in figures.__slots__}
         shown["by_actor"] = {self._actor(actor): amount for actor, amount in figures.by_actor.items()}
@@ -103,7 +103,7 @@ class Mirror:
         included, a_day, _ = self._now.allowance_of(period)
         return SimpleNamespace(
             id=period.number, kind="free" if period.free else "dated", starts_at=period.start, ends_at=period.end,
-            state=state, included=included, refresh_per_day=a_day,
+            state=state, included=included, refresh_per_day=a_day, subscription=period.subscription,
         )  # fmt: skip
 
     async def periods(self, entity: str) -> list[Any]:

@@ -259,10 +259,10 @@ class Player:
 
     async def _align(self, entity: str) -> None:
         """Which period of the book's is which of the auditor's."""
-        by_start = {(p.kind == "free", p.starts_at.astimezone(UTC)): p.id for p in await self.book.periods(entity)}
+        by_start = {(p.subscription, p.starts_at.astimezone(UTC)): p.id for p in await self.book.periods(entity)}
         for period in self.auditor.periods:
-            if period.entity == entity and (period.free, period.start) in by_start:
-                self.ids[period.number] = by_start[period.free, period.start]
+            if period.entity == entity and (period.subscription, period.start) in by_start:
+                self.ids[period.number] = by_start[period.subscription, period.start]
 
     async def compare_everything(self) -> None:
         """Every period of every entity, the sums, I7, and what the ledger says of itself."""
@@ -270,6 +270,8 @@ class Player:
             await self._commit(0)
         everyone = [entity for entity in map(self._entity, ENTITIES) if self._exists(entity)]
         for entity in everyone:
+            if entity.startswith("user:"):  # the clock may have changed who pays, and what Stripe is to be told of that
+                await self.book.resolve(entity.removeprefix("user:"))
             await self.compare_usage(entity)
             await self._compare_periods(entity)
             await self._compare_last(entity)
@@ -302,8 +304,9 @@ class Player:
         """§5 "last" is the latest period that has ended, closed or not."""
         over = [p for p in self.auditor.periods if p.entity == entity and not p.free and p.end <= self.auditor.now]
         if over:
-            last = max(over, key=lambda period: period.end)
-            self._compare_figures(entity, await self.book.usage(entity, "last"), last)
+            latest = max(period.end for period in over)
+            best = self.auditor.best_period(period for period in over if period.end == latest)
+            self._compare_figures(entity, await self.book.usage(entity, "last"), best)
 
     async def _compare_list(self, entity: str) -> None:
         """Every entry once, page by page, newest first, and their sum beside them; of one actor too."""

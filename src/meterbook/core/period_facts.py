@@ -11,7 +11,7 @@ from meterbook.core.credits import Grant, spendable_cents
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One period of an entity, `[starts_at, ends_at)`. `included` None: a plan without overage."""
+    """One period of an entity, `[starts_at, ends_at)`. `included` None: a plan without overage. `subscription` None: of none."""
 
     id: int
     kind: Literal["dated", "free", "history"]
@@ -22,6 +22,7 @@ class Period:
     included: Decimal | None
     refresh_per_day: Decimal
     state: Literal["open", "closing", "closed"]
+    subscription: str | None = None
 
 
 class Term(NamedTuple):

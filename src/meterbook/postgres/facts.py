@@ -49,6 +49,7 @@ def period_of(said: Mapping[str, Any]) -> Period:
         _amount(said["included"]),
         Decimal(said["refresh_per_day"]),
         said["state"],
+        said["subscription"],
     )
 
 

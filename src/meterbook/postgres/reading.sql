@@ -5,15 +5,17 @@ from (select coalesce(%(at)s::timestamptz, clock_timestamp()) as at) m
 join meterbook.billing_entity e on e.kind = %(kind)s and e.external_id = %(external_id)s
 join meterbook.billing_period p on p.entity_id = e.id and p.id = case %(period)s::text
   when 'current' then (select meterbook.home_at(c, m.at) from meterbook.period_clock c where c.entity_id = e.id and c.due_at > m.at)
-  when 'last' then (select l.id from meterbook.billing_period l where l.entity_id = e.id and l.kind <> 'history' and l.ends_at <= m.at
+  when 'last' then (select l.id from meterbook.billing_period l left join meterbook.subscription s on s.id = l.subscription_id
+                    where l.entity_id = e.id and l.kind <> 'history' and l.ends_at <= m.at
                       and exists (select from meterbook.period_clock c where c.entity_id = e.id and c.due_at > m.at)
-                    order by l.ends_at desc limit 1)
+                    order by l.ends_at desc, meterbook.standing(s) desc, s.id limit 1)
   else %(period_id)s::bigint end
 
 -- name: list_periods
 -- Newest first.
 select p.id, p.kind, p.starts_at, p.ends_at, p.plan, p.seats, p.included, p.refresh_per_day,
-       case when p.state = 'open' and p.ends_at <= coalesce(%(at)s::timestamptz, clock_timestamp()) or p.state = 'sealing' then 'closing' else p.state end as state
+       case when p.state = 'open' and p.ends_at <= coalesce(%(at)s::timestamptz, clock_timestamp()) or p.state = 'sealing' then 'closing' else p.state end as state,
+       p.subscription_id as subscription
 from meterbook.billing_entity e join meterbook.billing_period p on p.entity_id = e.id
 where e.kind = %(kind)s and e.external_id = %(external_id)s order by p.starts_at desc, p.id desc
 

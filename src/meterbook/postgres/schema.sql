@@ -191,7 +191,7 @@ begin
   update meterbook.billing_period n set starts_at = s.ends_at
   from meterbook.billing_period b
   where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
-    and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
+    and s.interval_months = 1 and n.entity_id = b.entity_id and n.subscription_id = s.id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
   for p in
     select b.* from meterbook.billing_period b
     where b.entity_id in (s.owner_id, previous_owner) and b.subscription_id = s.id and b.state = 'open' order by b.entity_id, b.id for no key update
@@ -205,7 +205,7 @@ begin
     elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
-         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
+         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.subscription_id = s.id and n.kind = 'dated'
                          and n.starts_at >= p.ends_at and n.starts_at < new_end) then
         p.ends_at := greatest(new_end, at);
       end if;
@@ -570,17 +570,6 @@ CREATE FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) R
   select c.of_day, c.booked = the_period, sum(c.amount), sum(c.amount) filter (where c.amount < 0)
   from meterbook.correction c where c.entity_id = the_entity and c.of_period = the_period group by 1, 2
 $$;
-
-CREATE FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
--- An owner's best subscription is the one whose period runs: what ran of a lesser one ends where the better one began, or now if it became
--- the better one since. The lesser one's windows go on when the better one has ended.
-begin
-  update meterbook.billing_period p
-  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond'), cut = true
-  where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
-end $$;
 
 CREATE FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -1575,7 +1564,7 @@ begin
   update meterbook.billing_period p set ends_at = w.starts_at
   where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
   finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
-                                          where p.entity_id = s.owner_id and p.kind = 'dated' and p.ends_at > w.starts_at));
+                                          where p.entity_id = s.owner_id and p.subscription_id = s.id and p.kind = 'dated' and p.ends_at > w.starts_at));
   if finish > w.starts_at then
     update meterbook.subscription b set begins_at = least(b.begins_at, w.starts_at) where b.id = s.id;
     insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at, resting)
@@ -1596,7 +1585,6 @@ declare
   free_ends timestamptz;
   due timestamptz;
   s meterbook.subscription;
-  best boolean;
   old_home bigint;
 begin
   perform from meterbook.subscription b where b.owner_id = any (entities) order by b.id for share;
@@ -1607,28 +1595,25 @@ begin
     old_home := (select c.home_id from meterbook.period_clock c where c.entity_id = entity);
     free_ends := meterbook.open_free_period(entity, at);
     due := free_ends;
-    best := true;
-    for s in
+    for s in      -- each by its own clock; a lesser one's period rests beside the best one's
       select b.* from meterbook.subscription b
-      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at)
-      order by b.plan_rank desc, b.included desc nulls first, b.begins_at desc, b.id
+      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at) order by b.id
     loop
       if s.begins_at > at then
         due := least(due, s.begins_at);
       elsif s.ended_at <= at then
         perform meterbook.open_windows(s, at);    -- those before its end that nobody came by to open
-      elsif best then
-        perform meterbook.cut_lesser_periods(s, at);
+      else
         due := least(due, meterbook.open_windows(s, at));
-        best := false;
       end if;
     end loop;
     insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
-    select entity, least(due, p.ends_at), p.id, case when p.kind = 'dated' then p.starts_at else greatest(p.starts_at,
-             (select max(d.ends_at) from meterbook.billing_period d where d.entity_id = entity and d.kind = 'dated')) end, p.starts_at, p.ends_at
-    from meterbook.billing_period p
+    select entity, least(due, p.ends_at), p.id, greatest(p.starts_at, (      -- since no other period of a subscription could have it
+             select max(d.ends_at) from meterbook.billing_period d
+             where d.entity_id = entity and d.kind = 'dated' and d.id <> p.id and (p.kind = 'free' or d.ends_at <= at))), p.starts_at, p.ends_at
+    from meterbook.billing_period p left join meterbook.subscription b on b.id = p.subscription_id
     where p.entity_id = entity and p.state = 'open' and not p.resting and p.starts_at <= at and at < p.ends_at and p.kind in ('dated', 'free')
-    order by p.kind = 'dated' desc limit 1
+    order by p.kind = 'dated' desc, meterbook.standing(b) desc, b.id limit 1
     on conflict (entity_id) do update set (due_at, home_id, home_since, home_starts_at, home_ends_at) =
       (excluded.due_at, excluded.home_id, excluded.home_since, excluded.home_starts_at, excluded.home_ends_at)
     where period_clock is distinct from excluded;
@@ -1642,7 +1627,7 @@ CREATE FUNCTION meterbook.open_windows(s meterbook.subscription, at timestamp wi
     LANGUAGE plpgsql
     AS $$
 -- Opens every window of a subscription up to the one that contains `at` (several, when nobody came by for months); gives its end.
--- A window begins where an earlier period of the entity ends, if that is later than its own start.
+-- A window begins where an earlier one of the subscription ends, if that is later than its own start.
 declare
   cursor_at timestamptz;
   starts timestamptz;
@@ -1659,7 +1644,7 @@ begin
     select w.starts_at, w.ends_at into starts, ends from meterbook.window_of(s, cursor_at) w;
     starts := greatest(starts, cursor_at);
     starts := greatest(starts, (select max(p.ends_at) from meterbook.billing_period p where p.entity_id = s.owner_id and p.kind = 'dated'
-                                and p.starts_at <= starts and p.ends_at < ends));
+                                and p.subscription_id = s.id and p.starts_at <= starts and p.ends_at < ends));
     if starts > at then return least(starts, s.ended_at); end if;
     insert into meterbook.billing_period
       (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
@@ -1822,7 +1807,7 @@ begin
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
     'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'terms', terms,
+    'subscription', p.subscription_id, 'terms', terms,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
     'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
@@ -1869,7 +1854,7 @@ end $$;
 CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) RETURNS TABLE(period_id bigint, belongs_to bigint, starts_at timestamp with time zone, ends_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
-  -- BEHAVIOUR §3.8: the period that was asked for; else the subscription period that contains the time; else the free one. If that is
+  -- BEHAVIOUR §3.8: the period that was asked for; else the best subscription's that contains the time; else the free one. If that is
   -- closed, the entry is late: booked at home, the open subscription period or without one the free one, and `belongs_to` names the
   -- closed one. No row: nothing is open there, or it is not the payer's.
   select case when stamped.state = 'open' then stamped.id else home.home_id end,
@@ -1878,8 +1863,9 @@ CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timest
          case when stamped.state = 'open' then stamped.ends_at else home.home_ends_at end
   from (select p.* from meterbook.billing_period p
         where p.entity_id = the_entity and p.kind <> 'history' and p.id = coalesce(asked,
-          (select d.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'dated' and c.starts_at <= occurred
-                             order by c.starts_at desc limit 1) d where occurred < d.ends_at and not (d.resting and d.state = 'open')),
+          (select d.id from meterbook.billing_period d join meterbook.subscription b on b.id = d.subscription_id
+           where d.entity_id = the_entity and d.kind = 'dated' and d.starts_at <= occurred and occurred < d.ends_at and not (d.resting and d.state = 'open')
+           order by meterbook.standing(b) desc, b.id limit 1),
           (select f.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'free' and c.starts_at <= occurred
                              order by c.starts_at desc limit 1) f where occurred < f.ends_at),
           (select g.id from meterbook.billing_period g where g.entity_id = the_entity and g.kind = 'free' and g.starts_at > occurred
@@ -1936,7 +1922,11 @@ declare
 begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
-  select b.* into known from meterbook.subscription b where b.id = put_subscription.id for update;
+  if exists (select from meterbook.actor a where a.id = any (affected) and a.payer_until <= moment) then
+    perform meterbook.settle_payers(affected, moment);      -- what the clock has changed comes before what is said now
+  end if;
+  perform from meterbook.subscription b where b.owner_id in (known.owner_id, owner_id) or b.id = put_subscription.id order by b.id for update;
+  select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
   if known.owner_id is not null then
     perform from meterbook.billing_period b where b.entity_id = known.owner_id and b.subscription_id = known.id and b.state = 'open'
@@ -2454,6 +2444,13 @@ CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period tex
     AS $$
   -- What was decided for good when the ledger was made.
   select l.currency, l.free_period from meterbook.ledger l
+$$;
+
+CREATE FUNCTION meterbook.standing(s meterbook.subscription) RETURNS numeric[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Of an owner's subscriptions the one with the greatest standing pays, then the one with the least id: plan, included (none: no bound), start.
+  select array[s.plan_rank, coalesce(s.included, 1e12), extract(epoch from s.begins_at)]
 $$;
 
 CREATE FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) RETURNS integer
@@ -3497,7 +3494,7 @@ ALTER TABLE ONLY meterbook.billing_entity
     ADD CONSTRAINT billing_entity_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY meterbook.billing_period
-    ADD CONSTRAINT billing_period_dated_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'dated'::text));
+    ADD CONSTRAINT billing_period_dated_never_overlap EXCLUDE USING gist (int8range(hashtextextended(subscription_id, entity_id), hashtextextended(subscription_id, entity_id), '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'dated'::text));
 
 ALTER TABLE ONLY meterbook.billing_period
     ADD CONSTRAINT billing_period_free_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'free'::text));
@@ -3863,8 +3860,6 @@ REVOKE ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bi
 GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_reader;
@@ -4191,6 +4186,8 @@ REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.standing(s meterbook.subscription) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 

@@ -120,10 +120,11 @@ create table meterbook.billing_period (
   primary key (entity_id, id),
   constraint billing_period_starts_before_it_ends check (starts_at < ends_at),
   constraint billing_period_dated_has_subscription check (kind <> 'dated' or subscription_id is not null),
-  -- int8range stands in for equality of the entity, which GiST has only with an extension; starts_with keeps the planner from reading
-  -- these indexes, small as they are, when it looks for the period of one entity
+  -- A subscription's periods at its owner are a series, and so are the free ones (BEHAVIOUR §4). int8range stands in for equality, which GiST has
+  -- only with an extension; starts_with keeps the planner from reading these indexes, small as they are, when it looks for the period of one entity.
   constraint billing_period_dated_never_overlap exclude using gist
-    (int8range(entity_id, entity_id, '[]') with &&, tstzrange(starts_at, ends_at) with &&) where (starts_with(kind, 'dated')),
+    (int8range(hashtextextended(subscription_id, entity_id), hashtextextended(subscription_id, entity_id), '[]') with &&, tstzrange(starts_at, ends_at) with &&)
+    where (starts_with(kind, 'dated')),
   constraint billing_period_free_never_overlap exclude using gist
     (int8range(entity_id, entity_id, '[]') with &&, tstzrange(starts_at, ends_at) with &&) where (starts_with(kind, 'free'))
 );

@@ -49,6 +49,12 @@ language sql stable as $$
          coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
 $$;
 
+create function meterbook.standing(s meterbook.subscription) returns numeric[]
+language sql immutable as $$
+  -- Of an owner's subscriptions the one with the greatest standing pays, then the one with the least id: plan, included (none: no bound), start.
+  select array[s.plan_rank, coalesce(s.included, 1e12), extract(epoch from s.begins_at)]
+$$;
+
 create function meterbook.decide_payers(actors bigint[], at timestamptz) returns void
 language plpgsql as $$
 -- Writes down who pays for each actor. The rows are locked in a statement of their own: the next one's snapshot is then younger than
@@ -184,7 +190,7 @@ end $$;
 create function meterbook.open_windows(s meterbook.subscription, at timestamptz) returns timestamptz
 language plpgsql as $$
 -- Opens every window of a subscription up to the one that contains `at` (several, when nobody came by for months); gives its end.
--- A window begins where an earlier period of the entity ends, if that is later than its own start.
+-- A window begins where an earlier one of the subscription ends, if that is later than its own start.
 declare
   cursor_at timestamptz;
   starts timestamptz;
@@ -201,7 +207,7 @@ begin
     select w.starts_at, w.ends_at into starts, ends from meterbook.window_of(s, cursor_at) w;
     starts := greatest(starts, cursor_at);
     starts := greatest(starts, (select max(p.ends_at) from meterbook.billing_period p where p.entity_id = s.owner_id and p.kind = 'dated'
-                                and p.starts_at <= starts and p.ends_at < ends));
+                                and p.subscription_id = s.id and p.starts_at <= starts and p.ends_at < ends));
     if starts > at then return least(starts, s.ended_at); end if;
     insert into meterbook.billing_period
       (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
@@ -211,16 +217,6 @@ begin
     cursor_at := ends;
   end loop;
   return least(cursor_at, s.ended_at);
-end $$;
-
-create function meterbook.cut_lesser_periods(s meterbook.subscription, at timestamptz) returns void
-language plpgsql as $$
--- An owner's best subscription is the one whose period runs: what ran of a lesser one ends where the better one began, or now if it became
--- the better one since. The lesser one's windows go on when the better one has ended.
-begin
-  update meterbook.billing_period p
-  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond'), cut = true
-  where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
 end $$;
 
 create function meterbook.open_periods(entities bigint[], at timestamptz) returns void
@@ -233,7 +229,6 @@ declare
   free_ends timestamptz;
   due timestamptz;
   s meterbook.subscription;
-  best boolean;
   old_home bigint;
 begin
   perform from meterbook.subscription b where b.owner_id = any (entities) order by b.id for share;
@@ -244,28 +239,25 @@ begin
     old_home := (select c.home_id from meterbook.period_clock c where c.entity_id = entity);
     free_ends := meterbook.open_free_period(entity, at);
     due := free_ends;
-    best := true;
-    for s in
+    for s in      -- each by its own clock; a lesser one's period rests beside the best one's
       select b.* from meterbook.subscription b
-      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at)
-      order by b.plan_rank desc, b.included desc nulls first, b.begins_at desc, b.id
+      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at) order by b.id
     loop
       if s.begins_at > at then
         due := least(due, s.begins_at);
       elsif s.ended_at <= at then
         perform meterbook.open_windows(s, at);    -- those before its end that nobody came by to open
-      elsif best then
-        perform meterbook.cut_lesser_periods(s, at);
+      else
         due := least(due, meterbook.open_windows(s, at));
-        best := false;
       end if;
     end loop;
     insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
-    select entity, least(due, p.ends_at), p.id, case when p.kind = 'dated' then p.starts_at else greatest(p.starts_at,
-             (select max(d.ends_at) from meterbook.billing_period d where d.entity_id = entity and d.kind = 'dated')) end, p.starts_at, p.ends_at
-    from meterbook.billing_period p
+    select entity, least(due, p.ends_at), p.id, greatest(p.starts_at, (      -- since no other period of a subscription could have it
+             select max(d.ends_at) from meterbook.billing_period d
+             where d.entity_id = entity and d.kind = 'dated' and d.id <> p.id and (p.kind = 'free' or d.ends_at <= at))), p.starts_at, p.ends_at
+    from meterbook.billing_period p left join meterbook.subscription b on b.id = p.subscription_id
     where p.entity_id = entity and p.state = 'open' and not p.resting and p.starts_at <= at and at < p.ends_at and p.kind in ('dated', 'free')
-    order by p.kind = 'dated' desc limit 1
+    order by p.kind = 'dated' desc, meterbook.standing(b) desc, b.id limit 1
     on conflict (entity_id) do update set (due_at, home_id, home_since, home_starts_at, home_ends_at) =
       (excluded.due_at, excluded.home_id, excluded.home_since, excluded.home_starts_at, excluded.home_ends_at)
     where period_clock is distinct from excluded;
@@ -317,7 +309,7 @@ end $$;
 create function meterbook.place(the_entity bigint, asked bigint, occurred timestamptz, at timestamptz)
 returns table (period_id bigint, belongs_to bigint, starts_at timestamptz, ends_at timestamptz)
 language sql stable as $$
-  -- BEHAVIOUR §3.8: the period that was asked for; else the subscription period that contains the time; else the free one. If that is
+  -- BEHAVIOUR §3.8: the period that was asked for; else the best subscription's that contains the time; else the free one. If that is
   -- closed, the entry is late: booked at home, the open subscription period or without one the free one, and `belongs_to` names the
   -- closed one. No row: nothing is open there, or it is not the payer's.
   select case when stamped.state = 'open' then stamped.id else home.home_id end,
@@ -326,8 +318,9 @@ language sql stable as $$
          case when stamped.state = 'open' then stamped.ends_at else home.home_ends_at end
   from (select p.* from meterbook.billing_period p
         where p.entity_id = the_entity and p.kind <> 'history' and p.id = coalesce(asked,
-          (select d.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'dated' and c.starts_at <= occurred
-                             order by c.starts_at desc limit 1) d where occurred < d.ends_at and not (d.resting and d.state = 'open')),
+          (select d.id from meterbook.billing_period d join meterbook.subscription b on b.id = d.subscription_id
+           where d.entity_id = the_entity and d.kind = 'dated' and d.starts_at <= occurred and occurred < d.ends_at and not (d.resting and d.state = 'open')
+           order by meterbook.standing(b) desc, b.id limit 1),
           (select f.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'free' and c.starts_at <= occurred
                              order by c.starts_at desc limit 1) f where occurred < f.ends_at),
           (select g.id from meterbook.billing_period g where g.entity_id = the_entity and g.kind = 'free' and g.starts_at > occurred

@@ -38,7 +38,7 @@ begin
   update meterbook.billing_period n set starts_at = s.ends_at
   from meterbook.billing_period b
   where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
-    and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
+    and s.interval_months = 1 and n.entity_id = b.entity_id and n.subscription_id = s.id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
   for p in
     select b.* from meterbook.billing_period b
     where b.entity_id in (s.owner_id, previous_owner) and b.subscription_id = s.id and b.state = 'open' order by b.entity_id, b.id for no key update
@@ -52,7 +52,7 @@ begin
     elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
-         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
+         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.subscription_id = s.id and n.kind = 'dated'
                          and n.starts_at >= p.ends_at and n.starts_at < new_end) then
         p.ends_at := greatest(new_end, at);
       end if;
@@ -126,7 +126,11 @@ declare
 begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
-  select b.* into known from meterbook.subscription b where b.id = put_subscription.id for update;
+  if exists (select from meterbook.actor a where a.id = any (affected) and a.payer_until <= moment) then
+    perform meterbook.settle_payers(affected, moment);      -- what the clock has changed comes before what is said now
+  end if;
+  perform from meterbook.subscription b where b.owner_id in (known.owner_id, owner_id) or b.id = put_subscription.id order by b.id for update;
+  select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
   if known.owner_id is not null then
     perform from meterbook.billing_period b where b.entity_id = known.owner_id and b.subscription_id = known.id and b.state = 'open'

@@ -82,7 +82,7 @@ begin
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
     'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'terms', terms,
+    'subscription', p.subscription_id, 'terms', terms,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
     'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),

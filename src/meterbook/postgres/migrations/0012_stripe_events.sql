@@ -217,7 +217,7 @@ begin
   update meterbook.billing_period p set ends_at = w.starts_at
   where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
   finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
-                                          where p.entity_id = s.owner_id and p.kind = 'dated' and p.ends_at > w.starts_at));
+                                          where p.entity_id = s.owner_id and p.subscription_id = s.id and p.kind = 'dated' and p.ends_at > w.starts_at));
   if finish > w.starts_at then
     update meterbook.subscription b set begins_at = least(b.begins_at, w.starts_at) where b.id = s.id;
     insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at, resting)
