@@ -10,6 +10,7 @@ MeterbookError
 │   ├── LimitRefused · BaselineRefused · UnknownHold · UnknownDelivery · UnknownEvent · UnsettledMoney
 │   ├── BadSignature · BadEvent a webhook that Stripe did not sign, or that lacks what is needed of it
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
+│   ├── NotPermitted · AheadOfClock  the login may not do that, or is not believed about the future
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
@@ -136,6 +137,12 @@ class NotPermitted(InvalidRequest):
     """The database's login may not do that."""
 
     code = "not_permitted"
+
+
+class AheadOfClock(InvalidRequest):
+    """The time of the call lies ahead of the database's clock, and the login doesn't own the schema: open the ledger without `clock`."""
+
+    code = "ahead_of_clock"
 
 
 class UnknownEntry(InvalidRequest):

@@ -1,5 +1,6 @@
 """Least privilege: a writer calls functions and touches no table, a reader reads, an importer appends; everybody else has nothing."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from psycopg import sql
 
 import meterbook
 from meterbook.book import Book
-from meterbook.errors import AttributionUnavailable, MeterbookError
+from meterbook.errors import AheadOfClock, AttributionUnavailable, MeterbookError
 from meterbook.postgres.migrate import migrate
 from tests.conftest import Clock
 from tests.ledger import P1, query, subscribe, use, utc
@@ -265,22 +266,71 @@ async def test_a_reader_reads_all_that_is_open_and_is_told_when_it_is_not(databa
                 assert [one.kind for one in await book.periods("user:u")] == ["dated", "dated", "free"]
 
 
-AHEAD = [
-    "select meterbook.attribute(array['u'], at => %s)",
-    "select meterbook.record_usage(array[gen_random_uuid()], array[gen_random_uuid()], '{u}', '{s}', '{d}', '{1}', at => %s)",
-    "select meterbook.record_cumulative('r', 'u', 1, 's', 'd', at => %s)",
-    "select meterbook.correct_entry(gen_random_uuid(), 1, 'why', gen_random_uuid(), at => %s)",
-    "select meterbook.resolve('u', at => %s)",
-    "select meterbook.parties_of(array['u'], array[null], array[null], array[null::bigint], at => %s)",
-    "select meterbook.put_subscription('s', 'user:u', 'pro', 10, 1, 20, 0.2, 'active', now(), now() + '1 month'::interval, 1, at => %s)",
-    "select meterbook.put_organization('o', 'u', at => %s)",
-    "select meterbook.put_workspace('w', 'user:u', at => %s)",
-    "select meterbook.delete_user('u', at => %s)",
-    "select meterbook.compact(at => %s)",
-    "select meterbook.ensure_partitions(at => %s)",
-    "select meterbook.admission_terms('u', null, at => %s)",
-    "select meterbook.pass_clocks(array(select 1::bigint), '{}', at => %s)",
-]
+CALLABLE = """
+select p.proname, array_agg(a.name order by a.n), array_agg(format_type(a.type, null) order by a.n)
+from pg_proc p
+cross join unnest(p.proargnames, coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes) with ordinality a(name, type, mode, n)
+where p.pronamespace = 'meterbook'::regnamespace and has_function_privilege('meterbook_writer', p.oid, 'execute')
+  and coalesce(a.mode, 'i') <> 't'
+group by p.oid order by 1
+"""
+SAMPLES = {
+    "text": "'u'",
+    "bigint": "1",
+    "integer": "1",
+    "smallint": "80",
+    "numeric": "1",
+    "boolean": "true",
+    "uuid": "gen_random_uuid()",
+    "jsonb": "'{}'",
+    "interval": "'1 minute'",
+    "timestamp with time zone": "now()",
+}
+TIMES_OF_SOMETHING_ELSE = {
+    "anchor", "cancel_at", "created_at", "effective_at", "ended_at", "ends", "ends_at", "event_at", "expires_at", "occurred", "occurred_at",
+    "occurred_ats", "seen_at", "settled_at", "starts", "starts_at",
+}  # fmt: skip
+"""Times that a writer may say: when it happened, what a subscription says, Stripe's own word. None of them is the moment of the call."""
+
+
+def writers_functions(conn: psycopg.Connection[Any]) -> dict[str, dict[str, str]]:
+    """What a writer may call: the type of each argument."""
+    return {name: dict(zip(names, types, strict=True)) for name, names, types in found(conn, CALLABLE)}
+
+
+def sample(kind: str) -> str:
+    element = kind.removesuffix("[]")
+    value = f"{SAMPLES[element]}::{element}"
+    return value if element == kind else f"array[{value}]"
+
+
+def test_every_function_of_a_writer_refuses_a_time_that_is_ahead(database_url: str) -> None:
+    """ADR 0020: found in the catalog, so that none forgets it; whatever else it is given, and before anything else is looked at."""
+    believed = []
+    with login(database_url, "meterbook_writer") as url, psycopg.connect(url, autocommit=True) as conn:
+        functions = writers_functions(conn)
+        timed = {name: arguments for name, arguments in functions.items() if "at" in arguments}
+        for name, arguments in timed.items():
+            said = {one: sample(kind) for one, kind in arguments.items()} | {
+                "at": "clock_timestamp() + interval '2 minutes'"
+            }
+            listed = ", ".join(f"{one} => {value}" for one, value in said.items())
+            try:
+                conn.execute(f"select meterbook.{name}({listed})".encode())
+            except psycopg.Error as error:
+                if error.sqlstate == "MB060":
+                    continue
+            believed.append(name)
+    assert believed == []
+    assert len(timed) > 35
+
+
+def test_a_writer_says_the_moment_of_a_call_by_no_other_name(database_url: str) -> None:
+    """An argument that is a time is `at`, which is checked, or one of those that are something else."""
+    with psycopg.connect(database_url) as conn:
+        functions = writers_functions(conn)
+    times = {one for arguments in functions.values() for one, kind in arguments.items() if kind.startswith("timestamp")}
+    assert times - {"at"} <= TIMES_OF_SOMETHING_ELSE
 
 
 async def test_a_writer_is_not_believed_about_the_future(empty_database_url: str) -> None:
@@ -290,9 +340,9 @@ async def test_a_writer_is_not_believed_about_the_future(empty_database_url: str
     with login(empty_database_url, "meterbook_writer") as url, psycopg.connect(url, autocommit=True) as conn:
         conn.execute("select meterbook.attribute(array['u'])")
         periods = query(empty_database_url, "select count(*) from meterbook.billing_period")
-        for call in AHEAD:
+        for call in ("attribute(array['u'], at => %s)", "pass_clocks(array(select 1::bigint), '{}', at => %s)"):
             with pytest.raises(psycopg.DatabaseError, match="ahead of the clock"):
-                conn.execute(call.encode(), [datetime.now(UTC) + timedelta(days=400)])
+                conn.execute(f"select meterbook.{call}".encode(), [datetime.now(UTC) + timedelta(days=400)])
         assert query(empty_database_url, "select count(*) from meterbook.billing_period") == periods
         back = datetime.now(UTC) - timedelta(minutes=1)
         assert found(conn, "select outcome from meterbook.resolve('u', at => %s)", back) == [("resolved",)]
@@ -305,6 +355,38 @@ async def test_the_owner_brings_the_time_and_the_writer_is_told_to_leave_it_out(
     clock.now = datetime.now(UTC) + timedelta(days=400)
     async with meterbook.open(database_url, clock=clock) as book:
         await use(book, "u", "1")
-    with login(database_url, "meterbook_writer") as url, pytest.raises(MeterbookError, match="ahead of the clock"):
+    with login(database_url, "meterbook_writer") as url, pytest.raises(AheadOfClock, match="ahead of the clock"):
         async with meterbook.open(url, clock=clock):
             pass
+
+
+async def test_who_is_ahead_of_the_clock_is_told_so_by_every_call(database_url: str, clock: Clock) -> None:
+    """A Book whose clock runs ahead: one clear error that no retry mends, whichever step notices it. A check never raises: it denies."""
+    clock.now = datetime.now(UTC)
+    with login(database_url, "meterbook_writer", "meterbook_reader") as url:
+        async with meterbook.open(url, clock=clock) as book:
+            await use(book, "u", "1")
+            hold = await book.place_hold("u", amount="0.10")
+            clock.now += timedelta(days=400)
+            denied = await book.check("u")
+            answers: dict[str, object] = {}
+            for name, call in {
+                "record": use(book, "u", "1"),
+                "record, first contact": use(book, "nobody", "1"),
+                "usage, first contact": book.usage("user:nobody"),
+                "resolve": book.resolve("u"),
+                "place_hold": book.place_hold("u", amount="1"),
+                "settle": book.settle(hold.id, amount="1", source="s", description="d"),
+                "release": book.release(hold.id),
+                "block": book.block("user:u", reason="dispute"),
+                "grant_credit": book.grant_credit("user:u", amount="1", grant_id="g"),
+                "bill_threshold": book.bill_threshold("user:u"),
+                "put_workspace": book.put_workspace("w"),
+                "compact": book.compact(),
+                "delete_user": book.delete_user("u"),
+            }.items():
+                (answers[name],) = await asyncio.gather(call, return_exceptions=True)
+    assert {name: answer for name, answer in answers.items() if not isinstance(answer, AheadOfClock)} == {}
+    assert not denied.allowed
+    assert "ahead of the clock" in denied.message
+    assert (AheadOfClock.code, AheadOfClock.retryable) == ("ahead_of_clock", False)

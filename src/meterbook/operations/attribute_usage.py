@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from meterbook.core.attribution import Attribution
 from meterbook.core.entries import Entry
 from meterbook.core.recorded import Answer
-from meterbook.errors import AttributionUnavailable, MeterbookError, NotPermitted, UnknownEntity
+from meterbook.errors import AheadOfClock, AttributionUnavailable, MeterbookError, NotPermitted, UnknownEntity
 from meterbook.postgres import recording
 
 ATTEMPTS_MAX = 3
@@ -52,6 +52,8 @@ async def attribute_usage(
             "the running period of somebody has to be opened first, and this login may only read: "
             "try again when somebody else has come by (a worker does), or grant it meterbook_writer"
         ) from error
+    except AheadOfClock:
+        raise  # a mistake of the caller's: no retry mends it
     except MeterbookError as error:
         raise AttributionUnavailable(f"who pays could not be determined: {error}") from error
 

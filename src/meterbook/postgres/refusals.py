@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import psycopg
 
 from meterbook.errors import (
+    AheadOfClock,
     BaselineRefused,
     InProgress,
     InvalidRequest,
@@ -61,7 +62,7 @@ BY_SQLSTATE: dict[str, Callable[[str], MeterbookError]] = {
     "MB022": MembershipRefused,
     "MB023": MembershipRefused,
     "MB040": BaselineRefused,
-    "MB060": InvalidRequest,
+    "MB060": AheadOfClock,
 }
 _UNREACHABLE = (psycopg.OperationalError, psycopg.InterfaceError)
 _NOT_MIGRATED = ("3F000", "42P01", "42883")

@@ -321,7 +321,7 @@ CREATE FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step t
     AS $$
 -- Written before a step is sent: what came of those before it, and since when this one may be under way. False: the lease was lost.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set
     step_since = case when (d.step, d.round) = (the_step, the_round) then d.step_since else moment end,
@@ -336,7 +336,7 @@ CREATE FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, refere
     AS $$
 -- False: it is settled already, or blocks already. One notification a blocking, not an attempt.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));    -- beside settle_at_stripe: one of the two is first, and the other sees it
   if exists (select from meterbook.stripe_settled t where t.reference = block_by_stripe.reference) then return false; end if;
@@ -353,7 +353,7 @@ CREATE FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note te
     AS $$
 -- Given up: nothing is forgotten, an operator is told, and may send it again.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'dead', lease = null, note = bury_delivery.note, settled_at = moment
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
@@ -371,7 +371,7 @@ CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lea
     AS $$
 -- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
 -- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   return query
   with taken as (
@@ -401,6 +401,7 @@ CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, mark
 -- Claims marks of the limit and tells about one of them, once. True if this call was the one that tells.
 declare new_marks smallint[];
 begin
+  perform meterbook.permitted(claim_marks.at);
   with claimed as (
     insert into meterbook.alert_mark (entity_id, period_id, mark, claimed_at)
     select the_entity, the_period, m, claim_marks.at from unnest(marks) m order by m on conflict do nothing returning mark)
@@ -453,7 +454,7 @@ CREATE FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, not
 -- a younger one, so it is sent again.
 #variable_conflict use_variable
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   holds  boolean;
 begin
   if sent is not null then
@@ -715,18 +716,20 @@ CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys u
 -- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
 -- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
 #variable_conflict use_column
-declare ours text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
+declare
+  moment timestamptz := meterbook.permitted(end_holds.at);
+  ours   text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
 begin
   return query
   with asked as materialized (
     select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
            case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
-                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, end_holds.at) end as outcome
+                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, moment) end as outcome
     from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
     left join meterbook.hold h on h.hold_key = u.hold_key),
   changed as (
     update meterbook.hold x set state = case when a.outcome = 'active' then a.how when a.outcome = 'expired' then 'expired' else x.state end,
-      ended_at = coalesce(x.ended_at, end_holds.at), settle_key = a.settle_key, settled = a.settled
+      ended_at = coalesce(x.ended_at, moment), settle_key = a.settle_key, settled = a.settled
     from asked a
     where x.hold_key = a.hold_key and (a.outcome = 'active' or a.outcome in ('expired', 'released') and a.how = 'settled' and x.settle_key is null)),
   line as (
@@ -745,6 +748,7 @@ CREATE FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestam
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
   order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
   perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, 'canceled',
@@ -814,13 +818,13 @@ CREATE FUNCTION meterbook.ensure_partitions(months_ahead integer DEFAULT 12, at 
 -- would stop every recorder behind one open transaction. Gives the number made; one that can't be attached now is left to the next call.
 declare
   made integer := 0;
+  first_month timestamptz := date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp()));
   first_day timestamptz;
   name text;
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
-                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(first_month, first_month + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;
@@ -956,9 +960,10 @@ CREATE FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_n
     SET lock_timeout TO '5s'
     AS $$
 -- What came of it. One that has been applied can't fail any more.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.stripe_event e set state = the_state, note = the_note, attempts = e.attempts + 1,
-    settled_at = case when the_state <> 'failed' then coalesce(at, clock_timestamp()) end
+    settled_at = case when the_state <> 'failed' then moment end
   where e.id = the_id and e.settled_at is null;
 end $$;
 
@@ -1079,6 +1084,7 @@ CREATE FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents 
 #variable_conflict use_variable
 declare known meterbook.credit_grant;
 begin
+  perform meterbook.permitted(at);
   insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at, period_id)
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
@@ -1408,11 +1414,15 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
-  -- Versions of one call, of which nothing was written, are kept as well.
+-- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
+-- Versions of one call, of which nothing was written, are kept as well.
+declare
+  moment    timestamptz := coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp());
+  conflicts bigint;
+begin
   with said as (
     select u.key, u.fingerprint, u.entity, u.period, u.n,
       jsonb_build_object('actor_id', a.id, 'category', coalesce(u.category, 'model'), 'source', u.source, 'description', u.description,
@@ -1422,7 +1432,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
+    select u.key, moment,
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -1430,13 +1440,14 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
+    select u.key, moment, u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
     returning 1)
-  select count(*) from noted
-$$;
+  select count(*) into conflicts from noted;
+  return conflicts;
+end $$;
 
 CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1448,6 +1459,7 @@ CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp 
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   update meterbook.stripe_subscription k set invoiced_starts_at = starts_at, invoiced_ends_at = ends_at
   where k.id = the_id and (k.invoiced_starts_at is null or k.invoiced_starts_at < starts_at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
@@ -1469,8 +1481,8 @@ CREATE FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seat
 -- next that is known, and what ran then and was never opened is opened: up to what began after it.
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(effective_at, coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(effective_at, moment);
   affected  bigint[];
   s         meterbook.subscription;
   was       meterbook.subscription;
@@ -1688,17 +1700,20 @@ CREATE FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text)
 $$;
 
 CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(n integer, actor_id bigint, entity_id bigint, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone, moment timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
-  -- record_usage, which says why.
-  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
-  cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
+-- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
+-- record_usage, which says why.
+#variable_conflict use_column
+declare recorded_at timestamptz := coalesce(meterbook.permitted(parties_of.at), clock_timestamp());
+begin
+  return query
+  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, recorded_at
+  from unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
-  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
-$$;
+  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, recorded_at) p;
+end $$;
 
 CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1878,9 +1893,10 @@ CREATE FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, not
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', lease = null, note = postpone_delivery.note,
-    due_at = coalesce(at, clock_timestamp()) + delay, round = d.round + is_stuck::integer
+    due_at = moment + delay, round = d.round + is_stuck::integer
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
   return found;
 end $$;
@@ -1914,7 +1930,7 @@ CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_
 #variable_conflict use_variable
 declare
   moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
+  effective timestamptz := least(coalesce(effective_at, moment), moment);
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -1983,12 +1999,14 @@ CREATE FUNCTION meterbook.put_workspace(workspace text, payer text DEFAULT NULL:
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$
-declare payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
+declare
+  moment   timestamptz := coalesce(meterbook.permitted(put_workspace.at), clock_timestamp());
+  payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
 begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], moment);
   end if;
 end $$;
 
@@ -2213,7 +2231,7 @@ CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 -- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
   where d.outbox_id = the_id and d.state = 'dead';
@@ -2282,18 +2300,21 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.resolve(actor text, workspace text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(outcome text, entity text, entity_id bigint, period_id bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+-- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(resolve.at), clock_timestamp());
+begin
+  return query
   select case when p.id is not null then 'resolved'
               when resolve.workspace is not null and not exists (select from meterbook.workspace w where w.external_id = resolve.workspace)
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
-    on a.id is not null
-$$;
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, moment) p on a.id is not null;
+end $$;
 
 CREATE TABLE meterbook.event_key (
     key uuid NOT NULL,
@@ -2322,6 +2343,7 @@ CREATE FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, base
     AS $$
 -- Final figures per entity and actor, kept for good, and the state. Under lock_fold and lock_period, after fold_period and the final charge.
 begin
+  perform meterbook.permitted(seal_period.at);
   insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
     charged_cents, credits_cents, written_off_cents, given_back_cents)
   select the_entity, the_period, seal_period.at, seal_period.baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0),
@@ -2345,6 +2367,7 @@ CREATE FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amo
     AS $$
 -- Usage of a running period that a legacy counter held; of a closed one it never changes.
 begin
+  perform meterbook.permitted(set_baseline.at);
   if exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period and p.state <> 'open') then
     raise exception using errcode = 'MB040', message = 'the baseline of a closed period never changes';
   end if;
@@ -2362,6 +2385,7 @@ CREATE FUNCTION meterbook.set_block(the_entity bigint, reason text, reference te
     AS $$
 -- True if something changed. A reference names what blocks; the block ends with it.
 begin
+  perform meterbook.permitted(set_block.at);
   if blocked then
     insert into meterbook.entity_block (entity_id, reason, reference, blocked_at) values (the_entity, set_block.reason, set_block.reference, set_block.at)
     on conflict do nothing;
@@ -2375,7 +2399,7 @@ CREATE FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, 
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, set_limit.at, set_limit.by)
+  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, meterbook.permitted(set_limit.at), set_limit.by)
   on conflict (entity_id) do update set stored = excluded.stored, set_at = excluded.set_at, set_by = excluded.set_by;
   select meterbook.look_again(the_entity, set_limit.at)
 $$;
@@ -2397,16 +2421,17 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
-CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) RETURNS integer
+CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
--- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many.
+-- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many. `settled_at` is
+-- Stripe's word, noted and compared with nothing.
 #variable_conflict use_variable
 declare freed integer;
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));
-  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, at) on conflict do nothing;
+  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, settled_at) on conflict do nothing;
   delete from meterbook.entity_block b where b.reference = settle_at_stripe.reference and b.reason in ('payment_failed', 'dispute');
   get diagnostics freed = row_count;
   return freed;
@@ -2472,9 +2497,10 @@ CREATE FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject
     AS $$
 -- Kept as it came, once. Gives the state it has.
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   insert into meterbook.stripe_event (id, type, subject, created_at, received_at, body)
-  values (the_id, the_type, subject, created_at, coalesce(at, clock_timestamp()), body) on conflict do nothing;
+  values (the_id, the_type, subject, created_at, moment, body) on conflict do nothing;
   return (select e.state from meterbook.stripe_event e where e.id = the_id);
 end $$;
 
@@ -2542,7 +2568,7 @@ CREATE FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents 
   -- Stripe gave money back for a decrease in the middle of a period, which is to wait for its end (BEHAVIOUR §7): an operator is told, once.
   insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
   values (the_entity, 'alert', 'proration:' || the_entity || ':' || invoice,
-          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(at, clock_timestamp())) on conflict do nothing
+          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(meterbook.permitted(at), clock_timestamp())) on conflict do nothing
 $$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
@@ -2589,6 +2615,7 @@ CREATE FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, r
     AS $$
 -- A close that has to wait: the period takes entries again, and somebody is told once.
 begin
+  perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
   insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
   on conflict do nothing;
@@ -2726,6 +2753,7 @@ CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the
 -- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
 declare charge_id bigint;
 begin
+  perform meterbook.permitted(write_charge.at);
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
@@ -2752,6 +2780,7 @@ CREATE FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor
 -- under another entity's gate; then the caller undoes all and decides again. By id, so that two who write the same ids don't deadlock.
 declare written integer;
 begin
+  perform meterbook.permitted(write_holds.at);
   with fresh as (
     insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
     select u.hold_key, the_entity, u.actor_id, u.workspace, u.amount, write_holds.at, write_holds.at + make_interval(secs => u.ttl)
@@ -4176,9 +4205,9 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 

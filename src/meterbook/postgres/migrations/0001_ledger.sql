@@ -324,13 +324,13 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- would stop every recorder behind one open transaction. Gives the number made; one that can't be attached now is left to the next call.
 declare
   made integer := 0;
+  first_month timestamptz := date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp()));
   first_day timestamptz;
   name text;
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
-                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(first_month, first_month + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;

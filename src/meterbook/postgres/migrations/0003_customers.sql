@@ -118,7 +118,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 #variable_conflict use_variable
 declare
   moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
+  effective timestamptz := least(coalesce(effective_at, moment), moment);
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -275,11 +275,13 @@ end $$;
 
 create function meterbook.put_workspace(workspace text, payer text default null, at timestamptz default null) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
-declare payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
+declare
+  moment   timestamptz := coalesce(meterbook.permitted(put_workspace.at), clock_timestamp());
+  payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
 begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], moment);
   end if;
 end $$;

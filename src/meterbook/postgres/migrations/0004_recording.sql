@@ -382,9 +382,13 @@ $$;
 create function meterbook.note_conflicts(
   keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[],
   entities text[] default null, periods bigint[] default null, at timestamptz default null) returns bigint
-language sql security definer set search_path = meterbook, pg_temp as $$
-  -- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
-  -- Versions of one call, of which nothing was written, are kept as well.
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
+-- Versions of one call, of which nothing was written, are kept as well.
+declare
+  moment    timestamptz := coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp());
+  conflicts bigint;
+begin
   with said as (
     select u.key, u.fingerprint, u.entity, u.period, u.n,
       jsonb_build_object('actor_id', a.id, 'category', coalesce(u.category, 'model'), 'source', u.source, 'description', u.description,
@@ -394,7 +398,7 @@ language sql security definer set search_path = meterbook, pg_temp as $$
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
+    select u.key, moment,
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -402,13 +406,14 @@ language sql security definer set search_path = meterbook, pg_temp as $$
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
+    select u.key, moment, u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
     returning 1)
-  select count(*) from noted
-$$;
+  select count(*) into conflicts from noted;
+  return conflicts;
+end $$;
 
 create function meterbook.first_said(keys uuid[])
 returns table (key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint)
@@ -425,26 +430,32 @@ $$;
 
 create function meterbook.resolve(actor text, workspace text default null, at timestamptz default null)
 returns table (outcome text, entity text, entity_id bigint, period_id bigint)
-language sql stable security definer set search_path = meterbook, pg_temp as $$
-  -- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+language plpgsql stable security definer set search_path = meterbook, pg_temp as $$
+-- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(resolve.at), clock_timestamp());
+begin
+  return query
   select case when p.id is not null then 'resolved'
               when resolve.workspace is not null and not exists (select from meterbook.workspace w where w.external_id = resolve.workspace)
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
-    on a.id is not null
-$$;
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, moment) p on a.id is not null;
+end $$;
 
 create function meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamptz default null)
 returns table (n integer, actor_id bigint, entity_id bigint, home_id bigint, home_since timestamptz, home_starts_at timestamptz,
                home_ends_at timestamptz, moment timestamptz)
-language sql stable security definer set search_path = meterbook, pg_temp as $$
-  -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
-  -- record_usage, which says why.
-  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
-  cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
+language plpgsql stable security definer set search_path = meterbook, pg_temp as $$
+-- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
+-- record_usage, which says why.
+#variable_conflict use_column
+declare recorded_at timestamptz := coalesce(meterbook.permitted(parties_of.at), clock_timestamp());
+begin
+  return query
+  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, recorded_at
+  from unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
-  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
-$$;
+  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, recorded_at) p;
+end $$;

@@ -201,6 +201,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- under another entity's gate; then the caller undoes all and decides again. By id, so that two who write the same ids don't deadlock.
 declare written integer;
 begin
+  perform meterbook.permitted(write_holds.at);
   with fresh as (
     insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
     select u.hold_key, the_entity, u.actor_id, u.workspace, u.amount, write_holds.at, write_holds.at + make_interval(secs => u.ttl)
@@ -230,18 +231,20 @@ language plpgsql security definer set search_path = meterbook, pg_temp set plan_
 -- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
 -- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
 #variable_conflict use_column
-declare ours text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
+declare
+  moment timestamptz := meterbook.permitted(end_holds.at);
+  ours   text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
 begin
   return query
   with asked as materialized (
     select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
            case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
-                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, end_holds.at) end as outcome
+                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, moment) end as outcome
     from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
     left join meterbook.hold h on h.hold_key = u.hold_key),
   changed as (
     update meterbook.hold x set state = case when a.outcome = 'active' then a.how when a.outcome = 'expired' then 'expired' else x.state end,
-      ended_at = coalesce(x.ended_at, end_holds.at), settle_key = a.settle_key, settled = a.settled
+      ended_at = coalesce(x.ended_at, moment), settle_key = a.settle_key, settled = a.settled
     from asked a
     where x.hold_key = a.hold_key and (a.outcome = 'active' or a.outcome in ('expired', 'released') and a.how = 'settled' and x.settle_key is null)),
   line as (
@@ -307,6 +310,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
 declare charge_id bigint;
 begin
+  perform meterbook.permitted(write_charge.at);
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
@@ -330,6 +334,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp as $$
 #variable_conflict use_variable
 declare known meterbook.credit_grant;
 begin
+  perform meterbook.permitted(at);
   insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at, period_id)
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
@@ -359,6 +364,7 @@ create function meterbook.unfence_period(the_entity bigint, the_period bigint, r
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- A close that has to wait: the period takes entries again, and somebody is told once.
 begin
+  perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
   insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
   on conflict do nothing;
@@ -382,6 +388,7 @@ returns void
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Final figures per entity and actor, kept for good, and the state. Under lock_fold and lock_period, after fold_period and the final charge.
 begin
+  perform meterbook.permitted(seal_period.at);
   insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
     charged_cents, credits_cents, written_off_cents, given_back_cents)
   select the_entity, the_period, seal_period.at, seal_period.baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0),

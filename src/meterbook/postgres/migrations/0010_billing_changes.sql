@@ -8,7 +8,7 @@ $$;
 
 create function meterbook.set_limit(the_entity bigint, stored numeric, by text, at timestamptz) returns void
 language sql security definer set search_path = meterbook, pg_temp as $$
-  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, set_limit.at, set_limit.by)
+  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, meterbook.permitted(set_limit.at), set_limit.by)
   on conflict (entity_id) do update set stored = excluded.stored, set_at = excluded.set_at, set_by = excluded.set_by;
   select meterbook.look_again(the_entity, set_limit.at)
 $$;
@@ -32,6 +32,7 @@ create function meterbook.set_block(the_entity bigint, reason text, reference te
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- True if something changed. A reference names what blocks; the block ends with it.
 begin
+  perform meterbook.permitted(set_block.at);
   if blocked then
     insert into meterbook.entity_block (entity_id, reason, reference, blocked_at) values (the_entity, set_block.reason, set_block.reference, set_block.at)
     on conflict do nothing;
@@ -45,6 +46,7 @@ create function meterbook.set_baseline(the_entity bigint, the_period bigint, amo
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Usage of a running period that a legacy counter held; of a closed one it never changes.
 begin
+  perform meterbook.permitted(set_baseline.at);
   if exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period and p.state <> 'open') then
     raise exception using errcode = 'MB040', message = 'the baseline of a closed period never changes';
   end if;
@@ -61,6 +63,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Claims marks of the limit and tells about one of them, once. True if this call was the one that tells.
 declare new_marks smallint[];
 begin
+  perform meterbook.permitted(claim_marks.at);
   with claimed as (
     insert into meterbook.alert_mark (entity_id, period_id, mark, claimed_at)
     select the_entity, the_period, m, claim_marks.at from unnest(marks) m order by m on conflict do nothing returning mark)

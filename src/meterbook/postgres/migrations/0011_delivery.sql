@@ -50,7 +50,7 @@ returns setof meterbook.claimed_delivery
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
 -- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   return query
   with taken as (
@@ -78,7 +78,7 @@ create function meterbook.begin_step(the_id bigint, the_lease bigint, the_step t
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Written before a step is sent: what came of those before it, and since when this one may be under way. False: the lease was lost.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set
     step_since = case when (d.step, d.round) = (the_step, the_round) then d.step_since else moment end,
@@ -93,7 +93,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- a younger one, so it is sent again.
 #variable_conflict use_variable
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   holds  boolean;
 begin
   if sent is not null then
@@ -113,9 +113,10 @@ create function meterbook.postpone_delivery(the_id bigint, the_lease bigint, not
                                           at timestamptz default null) returns boolean
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', lease = null, note = postpone_delivery.note,
-    due_at = coalesce(at, clock_timestamp()) + delay, round = d.round + is_stuck::integer
+    due_at = moment + delay, round = d.round + is_stuck::integer
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
   return found;
 end $$;
@@ -124,7 +125,7 @@ create function meterbook.bury_delivery(the_id bigint, the_lease bigint, note te
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Given up: nothing is forgotten, an operator is told, and may send it again.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'dead', lease = null, note = bury_delivery.note, settled_at = moment
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
@@ -139,7 +140,7 @@ end $$;
 create function meterbook.redrive_delivery(the_id bigint, at timestamptz default null) returns text
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
   where d.outbox_id = the_id and d.state = 'dead';

@@ -49,9 +49,10 @@ returns text
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Kept as it came, once. Gives the state it has.
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   insert into meterbook.stripe_event (id, type, subject, created_at, received_at, body)
-  values (the_id, the_type, subject, created_at, coalesce(at, clock_timestamp()), body) on conflict do nothing;
+  values (the_id, the_type, subject, created_at, moment, body) on conflict do nothing;
   return (select e.state from meterbook.stripe_event e where e.id = the_id);
 end $$;
 
@@ -67,9 +68,10 @@ end $$;
 create function meterbook.finish_stripe_event(the_id text, the_state text, the_note text, at timestamptz default null) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- What came of it. One that has been applied can't fail any more.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.stripe_event e set state = the_state, note = the_note, attempts = e.attempts + 1,
-    settled_at = case when the_state <> 'failed' then coalesce(at, clock_timestamp()) end
+    settled_at = case when the_state <> 'failed' then moment end
   where e.id = the_id and e.settled_at is null;
 end $$;
 
@@ -175,8 +177,8 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- next that is known, and what ran then and was never opened is opened: up to what began after it.
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(effective_at, coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(effective_at, moment);
   affected  bigint[];
   s         meterbook.subscription;
   was       meterbook.subscription;
@@ -234,6 +236,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   update meterbook.stripe_subscription k set invoiced_starts_at = starts_at, invoiced_ends_at = ends_at
   where k.id = the_id and (k.invoiced_starts_at is null or k.invoiced_starts_at < starts_at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
@@ -252,6 +255,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
   order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
   perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, 'canceled',
@@ -287,7 +291,7 @@ create function meterbook.block_by_stripe(the_entity bigint, reason text, refere
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- False: it is settled already, or blocks already. One notification a blocking, not an attempt.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));    -- beside settle_at_stripe: one of the two is first, and the other sees it
   if exists (select from meterbook.stripe_settled t where t.reference = block_by_stripe.reference) then return false; end if;
@@ -298,14 +302,15 @@ begin
   return true;
 end $$;
 
-create function meterbook.settle_at_stripe(reference text, outcome text, at timestamptz) returns integer
+create function meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamptz) returns integer
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many.
+-- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many. `settled_at` is
+-- Stripe's word, noted and compared with nothing.
 #variable_conflict use_variable
 declare freed integer;
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));
-  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, at) on conflict do nothing;
+  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, settled_at) on conflict do nothing;
   delete from meterbook.entity_block b where b.reference = settle_at_stripe.reference and b.reason in ('payment_failed', 'dispute');
   get diagnostics freed = row_count;
   return freed;
@@ -316,7 +321,7 @@ language sql security definer set search_path = meterbook, pg_temp as $$
   -- Stripe gave money back for a decrease in the middle of a period, which is to wait for its end (BEHAVIOUR §7): an operator is told, once.
   insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
   values (the_entity, 'alert', 'proration:' || the_entity || ':' || invoice,
-          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(at, clock_timestamp())) on conflict do nothing
+          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(meterbook.permitted(at), clock_timestamp())) on conflict do nothing
 $$;
 
 grant select on meterbook.stripe_event, meterbook.stripe_subscription, meterbook.stripe_settled to meterbook_reader, meterbook_importer;

@@ -11,7 +11,7 @@ from psycopg import Connection
 from meterbook.core.attribution import Attribution
 from meterbook.core.entries import Entry
 from meterbook.core.recorded import Answer
-from meterbook.errors import AttributionUnavailable, MeterbookError, NotPermitted, UnknownEntity
+from meterbook.errors import AheadOfClock, AttributionUnavailable, MeterbookError, NotPermitted, UnknownEntity
 from meterbook.sync.postgres import recording
 
 ATTEMPTS_MAX = 3
@@ -53,6 +53,8 @@ def attribute_usage(
             "the running period of somebody has to be opened first, and this login may only read: "
             "try again when somebody else has come by (a worker does), or grant it meterbook_writer"
         ) from error
+    except AheadOfClock:
+        raise  # a mistake of the caller's: no retry mends it
     except MeterbookError as error:
         raise AttributionUnavailable(f"who pays could not be determined: {error}") from error
 
