@@ -47,7 +47,7 @@ from meterbook.operations.read_usage import list_periods, read_usage
 from meterbook.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest
 from meterbook.operations.record_cumulative import record_cumulative, running_total
 from meterbook.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
-from meterbook.operations.verify_ledger import rebuild_rollups, verify_ledger
+from meterbook.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
 from meterbook.postgres import compaction, recording
 from meterbook.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.postgres.embedded import Embedded
@@ -412,6 +412,11 @@ class Book(BillingCalls, StripeCalls):
         """[] or every derived figure that the entries don't bear out; exact while writers run."""
         async with self._pool.connection() as conn:
             return await verify_ledger(conn, entity)
+
+    async def unprovable(self, entity: str | None = None) -> int:
+        """How many entries `verify` took at their word about who acted: that person was erased, and the fingerprint with them."""
+        async with self._pool.connection() as conn:
+            return await count_unprovable(conn, entity)
 
     async def rebuild(self, entity: str) -> int:
         """Derives an entity's rollups anew from its entries; gives their number."""

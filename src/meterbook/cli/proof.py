@@ -9,6 +9,7 @@ from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
 from meterbook.cli.wire import json_text
+from meterbook.core.derivation import counted
 
 DIFFERENCES_SHOWN_MAX = 50
 
@@ -24,9 +25,9 @@ async def verify(
 ) -> Exit:
     """Recompute every total from the entries and name each difference: exit code 1 if there is one."""
     async with open_book(session) as book:
-        differences = await book.verify(entity)
+        differences, unprovable = await book.verify(entity), await book.unprovable(entity)
     if session.json:
-        print(json_text({"differences": differences}))
+        print(json_text({"differences": differences, "unprovable": unprovable}))
     elif not differences:
         console().print("clean: every derived figure is what its entries add up to")
     else:
@@ -36,4 +37,6 @@ async def verify(
         on.print(
             f"{len(differences):,} differences; the entries are what counts, `meterbook rebuild` derives the rest anew"
         )
+    if unprovable and not session.json:
+        console().print(f"{counted(unprovable)} of erased persons: who acted can't be proven any more, the rest was")
     return Exit.FINDINGS if differences else Exit.DONE

@@ -16,6 +16,12 @@ async def verify_ledger(conn: AsyncConnection[Any], entity: str | None = None) -
     return await proof.list_differences(conn, entity)
 
 
+async def count_unprovable(conn: AsyncConnection[Any], entity: str | None = None) -> int:
+    """Entries whose fingerprint `verify_ledger` could not recompute: their actor was erased."""
+    await _check_known(conn, entity)
+    return await proof.count_unprovable(conn, entity)
+
+
 async def rebuild_rollups(conn: AsyncConnection[Any], entity: str) -> int:
     """Derives an entity's rollups anew from its entries; gives their number. Compaction waits meanwhile, recorders don't."""
     await _check_known(conn, check_entity(entity))

@@ -21,9 +21,17 @@ async def list_differences(conn: AsyncConnection[Any], entity: str | None) -> li
             return await cursor.fetchall()
 
 
+async def count_unprovable(conn: AsyncConnection[Any], entity: str | None) -> int:
+    return await _count(conn, "count_unprovable", entity)
+
+
 async def rebuild_rollups(conn: AsyncConnection[Any], entity: str) -> int:
+    return await _count(conn, "rebuild", entity)
+
+
+async def _count(conn: AsyncConnection[Any], statement: str, entity: str | None) -> int:
     with refusals():
         async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL["rebuild"], named(entity))
+            await cursor.execute(SQL[statement], _NOBODY if entity is None else named(entity))
             row = await cursor.fetchone()
     return 0 if row is None else int(row[0])

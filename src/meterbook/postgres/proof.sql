@@ -7,5 +7,9 @@ from meterbook.differences(
 left join meterbook.billing_entity e on e.id = d.entity_id
 where %(kind)s::text is null or exists (select from meterbook.billing_entity b where b.kind = %(kind)s and b.external_id = %(external_id)s)
 
+-- name: count_unprovable
+-- Entries whose fingerprint can't be recomputed: who acted was erased.
+select meterbook.unprovable((select b.id from meterbook.billing_entity b where b.kind = %(kind)s and b.external_id = %(external_id)s))
+
 -- name: rebuild
 select meterbook.rebuild((select b.id from meterbook.billing_entity b where b.kind = %(kind)s and b.external_id = %(external_id)s))

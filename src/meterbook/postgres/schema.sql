@@ -27,6 +27,21 @@ CREATE TYPE meterbook.claimed_delivery AS (
 	at timestamp with time zone
 );
 
+CREATE TYPE meterbook.difference AS (
+	claim text,
+	entity_id bigint,
+	period_id bigint,
+	grain text,
+	part text,
+	detail text,
+	ledger_amount numeric,
+	derived_amount numeric,
+	ledger_entries bigint,
+	derived_entries bigint
+);
+
+COMMENT ON TYPE meterbook.difference IS 'ledger_…: what the entries say; derived_…: what was found. Null: there is nothing.';
+
 CREATE TYPE meterbook.recorded AS (
 	n integer,
 	key uuid,
@@ -188,7 +203,7 @@ declare
   new_end timestamptz;
 begin
   -- an end that moves behind one that the clock has passed: what the clock opened then begins there
-  update meterbook.billing_period n set starts_at = s.ends_at
+  update meterbook.billing_period n set starts_at = s.ends_at, moved = true
   from meterbook.billing_period b
   where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
     and s.interval_months = 1 and n.entity_id = b.entity_id and n.subscription_id = s.id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
@@ -216,7 +231,7 @@ begin
       into p.plan, p.seats, p.included, p.refresh_per_day
       from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
     end if;
-    update meterbook.billing_period b set ends_at = p.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
+    update meterbook.billing_period b set ends_at = p.ends_at, moved = b.moved or p.ends_at <> b.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
       refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
     where b.entity_id = p.entity_id and b.id = p.id;
   end loop;
@@ -329,6 +344,59 @@ begin
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
   return found;
 end $$;
+
+CREATE FUNCTION meterbook.billing_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  with sealed as materialized (
+    select s.* from meterbook.sealed_period s where the_entity is null or s.entity_id = the_entity),
+  waiting as materialized (                  -- became visible after the seal: will be booked elsewhere
+    select d.entity_id, k.key from meterbook.usage_delta d join sealed s on s.entity_id = d.entity_id and s.period_id = d.period_id
+    cross join unnest(d.keys) k(key)),
+  summed as materialized (
+    select l.entity_id, l.period_id, l.actor_id, sum(l.amount) as amount, count(*) as entries, sum(meterbook.key_weight(l.key) * l.amount) as digest
+    from meterbook.placed_entries(the_entity) l join sealed s on s.entity_id = l.entity_id and s.period_id = l.period_id
+    where not exists (select from waiting w where w.entity_id = l.entity_id and w.key = l.key)
+    group by 1, 2, 3),
+  billed as (
+    select c.entity_id, c.period_id, sum(c.charged_cents)::bigint as charged, sum(c.credits_cents)::bigint as credits,
+           sum(c.written_off_cents)::bigint as written_off, coalesce(sum(c.charged_cents + c.credits_cents) filter (where c.kind <> 'final'), 0)::bigint as before
+    from meterbook.charge c where the_entity is null or c.entity_id = the_entity group by 1, 2)
+  select 'a sealed period = its entries', s.entity_id, s.period_id, 'sealed', '', '', coalesce(t.amount, 0), s.amount, coalesce(t.entries, 0)::bigint, s.entries
+  from sealed s
+  left join (select x.entity_id, x.period_id, sum(x.amount) as amount, sum(x.entries) as entries, sum(x.digest) as digest from summed x group by 1, 2) t
+    on t.entity_id = s.entity_id and t.period_id = s.period_id
+  where (s.amount, s.entries, s.digest) is distinct from (coalesce(t.amount, 0), coalesce(t.entries, 0), coalesce(t.digest, 0))
+  union all
+  select 'a sealed actor = their entries', coalesce(s.entity_id, x.entity_id), coalesce(s.period_id, x.period_id), 'sealed', coalesce(s.actor_id, x.actor_id)::text, '',
+         x.amount, s.amount, x.entries, s.entries
+  from (select a.* from meterbook.sealed_actor a where the_entity is null or a.entity_id = the_entity) s
+  full join summed x on x.entity_id = s.entity_id and x.period_id = s.period_id and x.actor_id = s.actor_id
+  where (s.amount, s.entries) is distinct from (x.amount, x.entries)
+  union all
+  select 'billed = overage, or what was billed before the close', s.entity_id, s.period_id, 'sealed', '', 'charges, credits, written off',
+         greatest(round(s.overage, 2), coalesce(b.before, 0) * 0.01), coalesce(b.charged + b.credits + b.written_off, 0) * 0.01, null, null
+  from sealed s left join billed b on b.entity_id = s.entity_id and b.period_id = s.period_id
+  where (s.charged_cents, s.credits_cents, s.written_off_cents) is distinct from (coalesce(b.charged, 0), coalesce(b.credits, 0), coalesce(b.written_off, 0))
+     or s.charged_cents + s.credits_cents + s.written_off_cents <> greatest(round(s.overage * 100), coalesce(b.before, 0))
+  union all
+  select 'the credits of a charge = what grants paid', c.entity_id, c.period_id, 'charge', c.id::text, '', p.cents * 0.01, c.credits_cents * 0.01, null, null
+  from meterbook.charge c
+  left join (select x.entity_id, x.charge_id, sum(x.cents) as cents from meterbook.credit_spend x where x.charge_id is not null group by 1, 2) p
+    on p.entity_id = c.entity_id and p.charge_id = c.id
+  where (the_entity is null or c.entity_id = the_entity) and c.credits_cents <> coalesce(p.cents, 0)
+  union all
+  select 'no grant pays more than it has', g.entity_id, g.period_id, 'grant', g.grant_key, '', g.cents * 0.01, p.cents * 0.01, null, null
+  from meterbook.credit_grant g
+  join (select x.entity_id, x.grant_id, sum(x.cents) as cents from meterbook.credit_spend x group by 1, 2) p on p.entity_id = g.entity_id and p.grant_id = g.id
+  where (the_entity is null or g.entity_id = the_entity) and p.cents > g.cents
+  union all
+  select 'every charge is said in the outbox', c.entity_id, c.period_id, 'charge', c.id::text, '', c.charged_cents * 0.01, o.cents * 0.01, null, null
+  from meterbook.charge c
+  left join (select x.entity_id, (x.payload ->> 'charge')::bigint as charge_id, sum((x.payload ->> 'amount_cents')::bigint) as cents
+             from meterbook.outbox x where x.kind = 'charge' group by 1, 2) o on o.entity_id = c.entity_id and o.charge_id = c.id
+  where (the_entity is null or c.entity_id = the_entity) and c.charged_cents <> coalesce(o.cents, 0)
+$$;
 
 CREATE FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -557,6 +625,46 @@ begin
   return row(1, key, 'inserted', name, said.period_id, said.belongs_to, amount, moment)::meterbook.recorded;
 end $$;
 
+CREATE FUNCTION meterbook.correction_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), o.period_id, 'correction', coalesce(c.key, l.corrects)::text,
+         case when c.original <> o.amount then 'original ' || trim_scale(c.original) || ' of ' || trim_scale(o.amount) else '' end,
+         l.amount, c.corrected, l.entries, null
+  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
+             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
+    on l.corrects = c.key and l.entity_id = c.entity_id
+  left join meterbook.event_key f on f.key = coalesce(c.key, l.corrects)
+  left join meterbook.usage_log o on o.entity_id = f.entity_id and o.recorded_at = f.recorded_at and o.key = f.key
+  where c.corrected is distinct from l.amount or c.original is distinct from o.amount
+  union all
+  -- where its entry stands: as stamped, or, once that was folded after a seal, where it is booked
+  select 'a correction is kept with the period and day of its entry', coalesce(l.entity_id, c.entity_id), coalesce(l.period_id, c.booked), 'correction',
+         coalesce(l.key, c.key)::text,
+         concat_ws(', ', case when c.corrects <> l.corrects then 'entry' end, case when c.booked <> l.period_id then 'booked' end,
+                   case when c.of_period not in (o.period_id, coalesce(e.booked, o.period_id)) then 'period' end,
+                   case when (c.of_period, c.of_day) is distinct from (o.period_id, o.day)
+                         and (c.of_period, c.of_day) is distinct from (e.booked, e.day) then 'day' end),
+         l.amount, c.amount, (l.key is not null)::integer, (c.key is not null)::integer
+  from (select c.* from meterbook.correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.* from meterbook.usage_log l where l.corrects is not null and (the_entity is null or l.entity_id = the_entity)) l
+    on l.entity_id = c.entity_id and l.key = c.key
+  left join meterbook.event_key f on f.key = l.corrects
+  left join meterbook.usage_log o on o.entity_id = f.entity_id and o.recorded_at = f.recorded_at and o.key = f.key
+  left join meterbook.late_entry e on e.entity_id = o.entity_id and e.key = o.key
+  where (c.corrects, c.booked, c.amount) is distinct from (l.corrects, l.period_id, l.amount)
+     or (c.of_period, c.of_day) is distinct from (o.period_id, o.day) and (c.of_period, c.of_day) is distinct from (e.booked, e.day)
+  union all
+  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
+  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
+  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
+             from meterbook.cumulative_rise r
+             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
+             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
+  where c.total is distinct from l.amount
+$$;
+
 CREATE FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -645,52 +753,14 @@ begin
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
 
-CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RETURNS TABLE(claim text, entity_id bigint, period_id bigint, grain text, part text, detail text, ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
+CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RETURNS SETOF meterbook.difference
     LANGUAGE sql STABLE
     SET jit TO 'off'
     AS $$
-  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
-  with rolled as materialized (
-    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  expected as (                              -- a description beyond the cap is in (other) of its source
-    select g.entity_id, g.period_id, g.grain, g.part,
-           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
-    group by 1, 2, 3, 4, 5)
-  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
-         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
-  from expected x full join rolled r
-    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
-  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
-  union all
-  select 'every entry has its key, every key its entry', coalesce(k.entity_id, l.entity_id), coalesce(k.period_id, l.period_id), 'key',
-         coalesce(k.key, l.key)::text, '', l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
-  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
-  full join (select l.* from meterbook.usage_log l where the_entity is null or l.entity_id = the_entity) l
-    on l.key = k.key and l.entity_id = k.entity_id and l.recorded_at = k.recorded_at
-  where (k.key is null or l.key is null or (k.period_id, k.belongs_to, k.amount) is distinct from (l.period_id, l.belongs_to, l.amount))
-  union all
-  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
-  from meterbook.usage_log l
-  where (the_entity is null or l.entity_id = the_entity)
-    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
-  union all
-  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), null, 'correction', coalesce(c.key, l.corrects)::text, '', l.amount, c.corrected, l.entries, null
-  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
-  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
-             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
-    on l.corrects = c.key and l.entity_id = c.entity_id
-  where c.corrected is distinct from l.amount
-  union all
-  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
-  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
-  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
-             from meterbook.cumulative_rise r
-             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
-             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
-  where c.total is distinct from l.amount
-  order by 2, 3, 4, 5, 6
+  select d.* from (
+    select * from meterbook.rollup_differences(the_entity) union all select * from meterbook.entry_differences(the_entity)
+    union all select * from meterbook.correction_differences(the_entity) union all select * from meterbook.billing_differences(the_entity)) d
+  order by d.entity_id, d.period_id, d.grain, d.part, d.detail
 $$;
 
 CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
@@ -858,6 +928,34 @@ CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
      where e.id = case when entity ~ '^[a-z]+:#[0-9]{1,18}$' then split_part(entity, '#', 2)::bigint end
        and e.kind = split_part(entity, ':', 1) and e.external_id is null))
 $_$;
+
+CREATE FUNCTION meterbook.entry_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  select 'every entry has its key, every key its entry', coalesce(l.entity_id, k.entity_id), coalesce(l.period_id, k.period_id), 'key',
+         coalesce(l.key, k.key)::text,
+         concat_ws(', ', case when k.entity_id <> l.entity_id then 'entity' end, case when k.recorded_at <> l.recorded_at then 'recorded_at' end,
+                   case when (k.period_id, k.belongs_to) is distinct from (l.period_id, l.belongs_to) then 'period' end,
+                   case when k.amount <> l.amount then 'amount' end, case when l.of_nobody then 'actor' end,
+                   case when k.fingerprint <> l.fingerprint then 'fingerprint' end),
+         l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
+  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
+  full join meterbook.said_again(the_entity) l on l.key = k.key
+  where k.key is null or l.key is null or l.of_nobody or k.fingerprint <> l.fingerprint
+     or (k.entity_id, k.recorded_at, k.period_id, k.belongs_to, k.amount) is distinct from (l.entity_id, l.recorded_at, l.period_id, l.belongs_to, l.amount)
+  union all
+  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
+  from meterbook.usage_log l
+  where (the_entity is null or l.entity_id = the_entity)
+    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
+  union all
+  select 'the day of an entry is that of its time in its period', l.entity_id, l.period_id, 'key', l.key::text,
+         format('day %s, %s is in day %s', coalesce(l.day::text, '(none)'), l.occurred_at, meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at)),
+         l.amount, l.amount, 1, 1
+  from meterbook.placed_entries(the_entity) l join meterbook.billing_period p on p.entity_id = l.entity_id and p.id = l.period_id
+  where p.kind <> 'history' and case when l.day is null then l.corrects is null or l.amount > 0      -- given back in money: on no day
+                                     else l.day < 0 or not p.moved and l.day <> meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at) end
+$$;
 
 CREATE FUNCTION meterbook.erase_stripe_event(the_id text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -1573,7 +1671,7 @@ declare
   finish timestamptz;
 begin
   select * into w from meterbook.window_of(was, at);
-  update meterbook.billing_period p set ends_at = w.starts_at
+  update meterbook.billing_period p set ends_at = w.starts_at, moved = true
   where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
   finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
                                           where p.entity_id = s.owner_id and p.subscription_id = s.id and p.kind = 'dated' and p.ends_at > w.starts_at));
@@ -1886,6 +1984,15 @@ CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timest
           (select g.id from meterbook.billing_period g where g.entity_id = the_entity and g.kind = 'free' and g.starts_at > occurred
            order by g.starts_at limit 1)) limit 1) stamped            -- from before first contact: the first there is
   cross join lateral (select c.* from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > at limit 1) home
+$$;
+
+CREATE FUNCTION meterbook.placed_entries(the_entity bigint) RETURNS TABLE(entity_id bigint, key uuid, period_id bigint, day integer, actor_id bigint, occurred_at timestamp with time zone, amount numeric, corrects uuid)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Entries where they are booked: one that became visible after its period was sealed, where the fold has booked it.
+  select l.entity_id, l.key, coalesce(e.booked, l.period_id), case when e.key is null then l.day else e.day end, l.actor_id, l.occurred_at, l.amount, l.corrects
+  from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+  where the_entity is null or l.entity_id = the_entity
 $$;
 
 CREATE FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
@@ -2316,6 +2423,44 @@ begin
   left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, moment) p on a.id is not null;
 end $$;
 
+CREATE FUNCTION meterbook.rollup_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  with rolled as materialized (
+    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
+  expected as (                              -- a description beyond the cap is in (other) of its source
+    select g.entity_id, g.period_id, g.grain, g.part,
+           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from meterbook.recomputed(the_entity) g
+    left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    group by 1, 2, 3, 4, 5)
+  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
+         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
+  from expected x full join rolled r
+    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
+  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
+  union all
+  select 'a rollup knows how many descriptions it has', t.entity_id, t.period_id, 'total', '', 'descriptions', t.amount, t.amount, d.every, t.descriptions
+  from rolled t
+  cross join lateral (                       -- what is beyond the cap has no description of its own; but one may be called that
+    select count(*) as every, count(*) filter (where r.detail <> '(other)') as named from rolled r
+    where r.entity_id = t.entity_id and r.period_id = t.period_id and r.grain = 'description') d
+  where t.grain = 'total' and t.descriptions not between d.named and d.every
+$$;
+
+CREATE FUNCTION meterbook.said_again(the_entity bigint) RETURNS TABLE(entity_id bigint, recorded_at timestamp with time zone, key uuid, period_id bigint, belongs_to bigint, amount numeric, fingerprint uuid, of_nobody boolean, erased boolean)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Entries as their keys should say them. No fingerprint: who acted was erased, and what was said of them can't be said again.
+  select l.entity_id, l.recorded_at, l.key, l.period_id, l.belongs_to, l.amount,
+         case when l.corrects is null then meterbook.fingerprint(a.external_id, l.category, l.source, l.description, l.amount, g.currency)
+              else meterbook.correction_fingerprint(l.corrects, l.amount, g.currency) end,
+         a.id is null, a.id is not null and a.external_id is null and l.corrects is null
+  from meterbook.usage_log l cross join meterbook.ledger g left join meterbook.actor a on a.id = l.actor_id
+  where the_entity is null or l.entity_id = the_entity
+$$;
+
 CREATE TABLE meterbook.event_key (
     key uuid NOT NULL,
     fingerprint uuid NOT NULL,
@@ -2626,6 +2771,15 @@ begin
     on conflict do nothing;
   end if;
 end $$;
+
+CREATE FUNCTION meterbook.unprovable(the_entity bigint DEFAULT NULL::bigint) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    AS $$
+  -- Entries whose fingerprint nobody can recompute any more: the person was erased.
+  select count(*) from meterbook.usage_log l join meterbook.actor a on a.id = l.actor_id
+  where (the_entity is null or l.entity_id = the_entity) and a.external_id is null and l.corrects is null
+$$;
 
 CREATE FUNCTION meterbook.unsettled_stripe_events() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2954,6 +3108,7 @@ CREATE TABLE meterbook.billing_period (
     state text DEFAULT 'open'::text NOT NULL,
     resting boolean DEFAULT false NOT NULL,
     cut boolean DEFAULT false NOT NULL,
+    moved boolean DEFAULT false NOT NULL,
     opened_at timestamp with time zone NOT NULL,
     stripe_customer text,
     stripe_subscription text,
@@ -2972,6 +3127,8 @@ COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing
 COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
 
 COMMENT ON COLUMN meterbook.billing_period.cut IS 'It was cut short (BEHAVIOUR §10), so its end is final: no later word of its subscription moves it on.';
+
+COMMENT ON COLUMN meterbook.billing_period.moved IS 'Its start or end was moved after it was opened: the days of what was recorded before follow the bounds of then.';
 
 COMMENT ON COLUMN meterbook.billing_period.stripe_customer IS 'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 
@@ -3850,6 +4007,10 @@ REVOKE ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) TO meterbook_importer;
@@ -3879,6 +4040,10 @@ GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigin
 REVOKE ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_writer;
@@ -3940,6 +4105,10 @@ REVOKE ALL ON FUNCTION meterbook.entity_id_of(entity text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_writer;
@@ -4134,6 +4303,10 @@ REVOKE ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) TO meterbook_importer;
@@ -4179,6 +4352,14 @@ GRANT ALL ON FUNCTION meterbook.remove_member(organization text, person text, at
 REVOKE ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.said_again(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.said_again(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.said_again(the_entity bigint) TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.event_key TO meterbook_reader;
 GRANT SELECT,INSERT ON TABLE meterbook.event_key TO meterbook_importer;
@@ -4251,6 +4432,10 @@ REVOKE ALL ON FUNCTION meterbook.unanswered(keys uuid[], fingerprints uuid[], en
 REVOKE ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.unprovable(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.unprovable(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.unprovable(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.unsettled_stripe_events() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.unsettled_stripe_events() TO meterbook_writer;

@@ -114,6 +114,7 @@ create table meterbook.billing_period (
   state           text not null default 'open' constraint billing_period_state_is_known check (state in ('open', 'sealing', 'closed')),
   resting         boolean not null default false,
   cut             boolean not null default false,
+  moved           boolean not null default false,
   opened_at       timestamptz not null,
   stripe_customer     text,
   stripe_subscription text,
@@ -134,6 +135,7 @@ comment on column meterbook.billing_period.resting is 'Its subscription is not e
 comment on column meterbook.billing_period.stripe_customer is
   'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 comment on column meterbook.billing_period.cut is 'It was cut short (BEHAVIOUR §10), so its end is final: no later word of its subscription moves it on.';
+comment on column meterbook.billing_period.moved is 'Its start or end was moved after it was opened: the days of what was recorded before follow the bounds of then.';
 comment on column meterbook.billing_period.included is 'The largest that plan and seats gave at any moment of the period; null: no overage.';
 
 create table meterbook.period_clock (

@@ -35,7 +35,7 @@ declare
   new_end timestamptz;
 begin
   -- an end that moves behind one that the clock has passed: what the clock opened then begins there
-  update meterbook.billing_period n set starts_at = s.ends_at
+  update meterbook.billing_period n set starts_at = s.ends_at, moved = true
   from meterbook.billing_period b
   where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
     and s.interval_months = 1 and n.entity_id = b.entity_id and n.subscription_id = s.id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
@@ -63,7 +63,7 @@ begin
       into p.plan, p.seats, p.included, p.refresh_per_day
       from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
     end if;
-    update meterbook.billing_period b set ends_at = p.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
+    update meterbook.billing_period b set ends_at = p.ends_at, moved = b.moved or p.ends_at <> b.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
       refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
     where b.entity_id = p.entity_id and b.id = p.id;
   end loop;

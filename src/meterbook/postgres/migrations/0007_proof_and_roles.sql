@@ -20,54 +20,6 @@ language sql stable as $$
                           (g.entity_id, g.period_id, g.source, g.description))
 $$;
 
-create function meterbook.differences(the_entity bigint default null)
-returns table (claim text, entity_id bigint, period_id bigint, grain text, part text, detail text,
-               ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
-language sql stable set jit = off as $$
-  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
-  with rolled as materialized (
-    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  expected as (                              -- a description beyond the cap is in (other) of its source
-    select g.entity_id, g.period_id, g.grain, g.part,
-           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
-    group by 1, 2, 3, 4, 5)
-  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
-         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
-  from expected x full join rolled r
-    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
-  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
-  union all
-  select 'every entry has its key, every key its entry', coalesce(k.entity_id, l.entity_id), coalesce(k.period_id, l.period_id), 'key',
-         coalesce(k.key, l.key)::text, '', l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
-  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
-  full join (select l.* from meterbook.usage_log l where the_entity is null or l.entity_id = the_entity) l
-    on l.key = k.key and l.entity_id = k.entity_id and l.recorded_at = k.recorded_at
-  where (k.key is null or l.key is null or (k.period_id, k.belongs_to, k.amount) is distinct from (l.period_id, l.belongs_to, l.amount))
-  union all
-  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
-  from meterbook.usage_log l
-  where (the_entity is null or l.entity_id = the_entity)
-    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
-  union all
-  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), null, 'correction', coalesce(c.key, l.corrects)::text, '', l.amount, c.corrected, l.entries, null
-  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
-  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
-             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
-    on l.corrects = c.key and l.entity_id = c.entity_id
-  where c.corrected is distinct from l.amount
-  union all
-  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
-  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
-  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
-             from meterbook.cumulative_rise r
-             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
-             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
-  where c.total is distinct from l.amount
-  order by 2, 3, 4, 5, 6
-$$;
-
 create function meterbook.applied_migrations() returns table (number integer, checksum text)
 language sql stable security definer set search_path = meterbook, pg_temp as $$
   select m.number, m.checksum from meterbook.migration m order by m.number
@@ -134,7 +86,7 @@ grant execute on function
   meterbook.put_workspace, meterbook.compact, meterbook.ensure_partitions
   to meterbook_writer, meterbook_importer;
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
-grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.differences, meterbook.recomputed,
+grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.recomputed,
   meterbook.payer_of_entry, meterbook.place, meterbook.home_at
   to meterbook_reader, meterbook_importer;
 grant insert on meterbook.event_key, meterbook.usage_log, meterbook.usage_delta, meterbook.entry_metadata to meterbook_importer;

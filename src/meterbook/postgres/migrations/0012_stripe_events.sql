@@ -216,7 +216,7 @@ declare
   finish timestamptz;
 begin
   select * into w from meterbook.window_of(was, at);
-  update meterbook.billing_period p set ends_at = w.starts_at
+  update meterbook.billing_period p set ends_at = w.starts_at, moved = true
   where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
   finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
                                           where p.entity_id = s.owner_id and p.subscription_id = s.id and p.kind = 'dated' and p.ends_at > w.starts_at));

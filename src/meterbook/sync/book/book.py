@@ -51,7 +51,7 @@ from meterbook.sync.operations.read_usage import list_periods, read_usage
 from meterbook.sync.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest
 from meterbook.sync.operations.record_cumulative import record_cumulative, running_total
 from meterbook.sync.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
-from meterbook.sync.operations.verify_ledger import rebuild_rollups, verify_ledger
+from meterbook.sync.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
 from meterbook.sync.postgres import compaction, recording
 from meterbook.sync.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.sync.postgres.migrate import check_ledger, find_settled, list_pending, migrate
@@ -413,6 +413,11 @@ class Book(BillingCalls, StripeCalls):
         """[] or every derived figure that the entries don't bear out; exact while writers run."""
         with self._pool.connection() as conn:
             return verify_ledger(conn, entity)
+
+    def unprovable(self, entity: str | None = None) -> int:
+        """How many entries `verify` took at their word about who acted: that person was erased, and the fingerprint with them."""
+        with self._pool.connection() as conn:
+            return count_unprovable(conn, entity)
 
     def rebuild(self, entity: str) -> int:
         """Derives an entity's rollups anew from its entries; gives their number."""

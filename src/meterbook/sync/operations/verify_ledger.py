@@ -17,6 +17,12 @@ def verify_ledger(conn: Connection[Any], entity: str | None = None) -> list[Diff
     return proof.list_differences(conn, entity)
 
 
+def count_unprovable(conn: Connection[Any], entity: str | None = None) -> int:
+    """Entries whose fingerprint `verify_ledger` could not recompute: their actor was erased."""
+    _check_known(conn, entity)
+    return proof.count_unprovable(conn, entity)
+
+
 def rebuild_rollups(conn: Connection[Any], entity: str) -> int:
     """Derives an entity's rollups anew from its entries; gives their number. Compaction waits meanwhile, recorders don't."""
     _check_known(conn, check_entity(entity))

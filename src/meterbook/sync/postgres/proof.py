@@ -22,9 +22,17 @@ def list_differences(conn: Connection[Any], entity: str | None) -> list[Differen
             return cursor.fetchall()
 
 
+def count_unprovable(conn: Connection[Any], entity: str | None) -> int:
+    return _count(conn, "count_unprovable", entity)
+
+
 def rebuild_rollups(conn: Connection[Any], entity: str) -> int:
+    return _count(conn, "rebuild", entity)
+
+
+def _count(conn: Connection[Any], statement: str, entity: str | None) -> int:
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL["rebuild"], named(entity))
+            cursor.execute(SQL[statement], _NOBODY if entity is None else named(entity))
             row = cursor.fetchone()
     return 0 if row is None else int(row[0])
