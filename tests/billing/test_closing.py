@@ -330,6 +330,24 @@ async def test_deletion_is_refused_while_money_cant_be_addressed(book: Book) -> 
     assert (await book.usage("user:u")).total == 0
 
 
+async def test_deleting_judges_credits_at_the_cut(book: Book, clock: Clock, database_url: str) -> None:
+    """§9, §10: the period ends now. A grant that runs out before its old end pays; one that has run out doesn't, and it is refused."""
+    await pays(book, "user:u", stripe_customer=None)
+    await lump(book, "u", "40.25")
+    expiry = clock.now + timedelta(days=1)
+    await book.grant_credit("user:u", amount="10", grant_id="g", expires_at=expiry)
+    clock.now = expiry
+    with pytest.raises(UnsettledMoney):
+        await book.delete_user("u")
+    clock.now = expiry - timedelta(microseconds=1)
+    await book.delete_user("u")
+    clock.now += timedelta(hours=2)
+    await book.sweep()
+    assert query(database_url, "select credits_cents, charged_cents from meterbook.charge") == [(1_000, 0)]
+    assert query(database_url, "select reason from meterbook.deferred_close") == []
+    assert await book.verify() == []
+
+
 @pytest.mark.parametrize(("plan", "then"), [("pro_6000", "enterprise"), ("enterprise", "pro_6000")])
 async def test_a_change_between_plans_with_and_without_overage_cuts(
     book: Book, clock: Clock, database_url: str, plan: str, then: str

@@ -31,13 +31,14 @@ async def delete_organization(
 
 
 async def _refuse_unsettled(conn: AsyncConnection[Any], entity: str, catalog: Catalog, at: datetime | None) -> None:
-    """Money that couldn't be addressed at the close would be lost with the name."""
+    """Money that couldn't be addressed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
     for period in await reading.list_periods(conn, entity, at):
         if period.state == "closed":
             continue
         facts = await reading.find_period(conn, entity, period.id, at)
         if facts is None:
             continue
-        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog).reason
+        cut_at = min(facts.at, facts.period.ends_at)
+        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog, cut_at).reason
         if reason is not None:
             raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be addressed: {reason}")

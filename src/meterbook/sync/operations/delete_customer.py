@@ -30,13 +30,14 @@ def delete_organization(conn: Connection[Any], organization: str, catalog: Catal
 
 
 def _refuse_unsettled(conn: Connection[Any], entity: str, catalog: Catalog, at: datetime | None) -> None:
-    """Money that couldn't be addressed at the close would be lost with the name."""
+    """Money that couldn't be addressed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
     for period in reading.list_periods(conn, entity, at):
         if period.state == "closed":
             continue
         facts = reading.find_period(conn, entity, period.id, at)
         if facts is None:
             continue
-        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog).reason
+        cut_at = min(facts.at, facts.period.ends_at)
+        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog, cut_at).reason
         if reason is not None:
             raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be addressed: {reason}")
