@@ -1,6 +1,7 @@
 """Where an entry is booked (§3.8, §6): its payer's period, half-open, and its day there."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -172,6 +173,52 @@ async def test_entity_workspace_and_attribution_must_agree(book: Book, database_
     assert count(database_url) == 0
     agreed = await use(book, "u", "1", attribution=in_workspace, workspace="w", entity="user:payer")
     assert agreed.entries[0].entity == "user:payer"
+
+
+FORGED: list[tuple[dict[str, Any], tuple[str, str]]] = [
+    ({"entity": "user:other"}, ("attribution", "attribution_disagrees")),
+    ({"entity": "organization:payer"}, ("attribution", "attribution_disagrees")),
+    ({"entity": "payer"}, ("attribution", "attribution_disagrees")),
+    ({"entity_id": 2**40}, ("attribution", "attribution_disagrees")),
+    ({"period": 2**40}, ("period", "period_of_another_payer")),
+    ({"workspace": "never heard of"}, ("workspace", "unknown_workspace")),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), FORGED)
+async def test_the_parts_of_an_attribution_must_agree(
+    book: Book, database_url: str, change: dict[str, Any], problem: tuple[str, str]
+) -> None:
+    """Its payer's name, surrogate, period and workspace: alone, in a batch, in bulk, of a running total; nothing is written."""
+    await book.put_workspace("w", payer="user:payer")
+    await book.usage("user:other")
+    forged = replace(await book.resolve("u", "w"), **change)
+    one = {"actor": "u", "source": "s", "description": "d", "amount": "1", "attribution": forged.token}
+    for entries in ([one | {"event_key": "a"}], [{**one, "event_key": str(n)} for n in range(2)]):
+        with pytest.raises(InvalidUsage) as refused:
+            await book.record_many(entries)
+        assert problems_of(refused) == [(n, *problem) for n in range(len(entries))]
+    bulk = await book.record_bulk([{**one, "event_key": str(n)} for n in range(300)])
+    assert {(one.field, one.code) for one in bulk.problems} == {problem}
+    if "period" not in change:  # of a running total each rise is placed by its own time
+        with pytest.raises(InvalidUsage) as refused:
+            await book.record_cumulative(
+                "u", request="r", total="1", source="s", description="d", attribution=forged.token
+            )
+        assert problems_of(refused) == [(0, *problem)]
+    assert count(database_url) == count(database_url, "cumulative_request") == 0
+
+
+async def test_an_attribution_outlives_the_name_of_its_payer(book: Book) -> None:
+    """The payer was erased, and another person has the name since: what was resolved before goes to the surrogate, which owes it."""
+    await book.put_workspace("w", payer="user:payer")
+    attribution = await book.resolve("u", "w")
+    await book.delete_user("payer")
+    await use(book, "payer", "1")
+    (entry,) = (await use(book, "u", "2", attribution=attribution)).entries
+    assert (entry.entity, entry.period) == (f"user:#{attribution.entity_id}", attribution.period)
+    assert await total(book, "user:payer") == 1
+    assert await book.verify() == []
 
 
 async def test_a_late_entry_is_booked_to_the_open_period(book: Book, database_url: str, clock: Any) -> None:

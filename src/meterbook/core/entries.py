@@ -100,6 +100,7 @@ class Entry(NamedTuple):
     period: int | None
     payer_id: int | None
     payer_period: int | None
+    payer: str | None
 
 
 _POSITION = itemgetter(0)
@@ -223,7 +224,7 @@ def _ordinary_entry(index: int, said: Usage | Mapping[str, Any], currency: str) 
     return _NEW_TUPLE(Entry, (
         index, of_ascii_event_key(event_key), of_ascii_fields(who + what, digits, currency), actor, source, description,
         Decimal(digits), category, occurred_at, workspace, workflow, execution, source_reference, line,
-        None if metadata is None else _check_metadata(metadata), None, None, None, None,
+        None if metadata is None else _check_metadata(metadata), None, None, None, None, None,
     ))  # fmt: skip
 
 
@@ -261,6 +262,7 @@ def _entry(one: _Checked, key: str, currency: str) -> Entry:
         one.workspace, usage.workflow, usage.execution, usage.source_reference, usage.line,
         one.metadata, usage.entity, usage.period,
         attribution.entity_id if attribution else None, attribution.period if attribution else None,
+        attribution.entity if attribution else None,
     )  # fmt: skip
 
 

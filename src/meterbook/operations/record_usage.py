@@ -91,6 +91,9 @@ async def find_refusal(
 
 
 def _problem(entry: Entry, answer: Answer) -> Problem:
+    if answer.outcome == "attribution_disagrees" and entry.entity is None:
+        message = f"its payer {entry.payer!r} is not who its surrogate {entry.payer_id} stands for"
+        return Problem(entry.position, "attribution", answer.outcome, message)
     field, message = REFUSALS[answer.outcome]
     return Problem(entry.position, field, answer.outcome, f"{getattr(entry, field)!r} {message}")
 

@@ -40,6 +40,7 @@ _COLUMNS = (
     ("periods", "period", plain_array),
     ("payer_ids", "payer_id", plain_array),
     ("payer_periods", "payer_period", plain_array),
+    ("payers", "payer", text_array),
 )
 _NEW_ANSWER: Callable[[Sequence[Any]], Answer] = partial(tuple.__new__, Answer)
 _POSITIONS = tuple((name, Entry._fields.index(field), literal) for name, field, literal in _COLUMNS)

@@ -7,7 +7,7 @@ from meterbook.record_usage(
   occurred_ats => %(occurred_ats)s::timestamptz[], workspaces => %(workspaces)s::text[], workflows => %(workflows)s::text[],
   executions => %(executions)s::text[], source_references => %(source_references)s::text[], lines => %(lines)s::text[],
   metadatas => %(metadatas)s::jsonb[], entities => %(entities)s::text[], periods => %(periods)s::bigint[],
-  payer_ids => %(payer_ids)s::bigint[], payer_periods => %(payer_periods)s::bigint[], at => %(at)s::timestamptz,
+  payer_ids => %(payer_ids)s::bigint[], payer_periods => %(payer_periods)s::bigint[], payers => %(payers)s::text[], at => %(at)s::timestamptz,
   note_conflicts => %(note_conflicts)s, key_wait_ms => %(key_wait_ms)s)
 order by n
 
@@ -18,7 +18,7 @@ from meterbook.record_cumulative(
   request => %(request)s, actor => %(actor)s, total => %(total)s::numeric, source => %(source)s, description => %(description)s,
   category => %(category)s::text, occurred_at => %(occurred_at)s::timestamptz, workspace => %(workspace)s, workflow => %(workflow)s,
   execution => %(execution)s, source_reference => %(source_reference)s, metadata => %(metadata)s::jsonb, entity => %(entity)s,
-  payer_id => %(payer_id)s::bigint, at => %(at)s::timestamptz)
+  payer_id => %(payer_id)s::bigint, payer_name => %(payer)s, at => %(at)s::timestamptz)
 
 -- name: find_first_flush
 -- What a running total is bound to.

@@ -237,7 +237,7 @@ begin
   end loop;
 end $$;
 
-CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE sql STABLE
     AS $$
   -- Why each entry was not inserted. A key that exists is answered from it, before attribution is looked at.
@@ -245,11 +245,11 @@ CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[]
     case
       when k.key is not null and meterbook.same_intent(k, u.fingerprint, u.entity, u.period) then 'replayed'
       when k.key is not null then 'conflict'
-      else meterbook.refusal(u.actor, u.occurred_at, u.workspace, u.entity, coalesce(u.period, u.payer_period), u.payer_id, at)
+      else meterbook.refusal(u.actor, u.occurred_at, u.workspace, u.entity, coalesce(u.period, u.payer_period), u.payer_id, u.payer, at)
     end,
     e.kind || ':' || coalesce(e.external_id, '#' || e.id), k.period_id, k.belongs_to, coalesce(k.amount, u.amount), k.recorded_at
-  from unnest(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) with ordinality
-    u(key, fingerprint, actor, amount, occurred_at, workspace, entity, period, payer_id, payer_period, n)
+  from unnest(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers) with ordinality
+    u(key, fingerprint, actor, amount, occurred_at, workspace, entity, period, payer_id, payer_period, payer, n)
   left join lateral (select x.* from meterbook.event_key x where x.key = u.key limit 1) k on true
   left join lateral (select b.* from meterbook.billing_entity b where b.id = coalesce(k.entity_id, u.payer_id) limit 1) e on true
   order by u.n
@@ -1167,6 +1167,24 @@ CREATE FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) RETURNS 
   delete from meterbook.moved_entity m where m.entity_id = the_entity and m.id = any (ids)
 $$;
 
+CREATE TABLE meterbook.billing_entity (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    external_id text,
+    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
+    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
+    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
+);
+
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
+
+CREATE FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Whether an attribution calls its payer by its name. One that was erased since has none any more, and pays all the same.
+  select e.kind = split_part(name, ':', 1) and (e.external_id is null or e.external_id = substr(name, strpos(name, ':') + 1))
+$$;
+
 CREATE FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1233,17 +1251,6 @@ CREATE FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with ti
   -- The period of now. Somebody whose clock is ahead may have opened the next one already: for the others it has not begun.
   select case when c.home_starts_at <= at then c.home_id else (select p.period_id from meterbook.place(c.entity_id, null, at, at) p) end
 $$;
-
-CREATE TABLE meterbook.billing_entity (
-    id bigint NOT NULL,
-    kind text NOT NULL,
-    external_id text,
-    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
-    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
-    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
-);
-
-COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 CREATE FUNCTION meterbook.is_gone(e meterbook.billing_entity) RETURNS boolean
     LANGUAGE sql STABLE
@@ -1851,11 +1858,11 @@ CREATE FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone
          coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
 $$;
 
-CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
+CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text DEFAULT NULL::text) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
-  -- The entity that was named, or the attribution's, or the workspace's, or else the actor's; those given together must agree. With it, where
-  -- its entries of now go. No row: not known yet, not decided, or the clock has moved on.
+  -- The entity that was named, or the attribution's (`called` so there), or the workspace's, or else the actor's; those given together must agree.
+  -- With it, where its entries of now go. No row: not known yet, not decided, or the clock has moved on.
   select e.id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), meterbook.home_at(c, at), c.home_since, c.home_starts_at, c.home_ends_at
   from (select case when named is not null then meterbook.entity_id_of(named) end as named_id,
                case when workspace is not null then (select coalesce(w.payer_id, 0) from meterbook.workspace w where w.external_id = workspace) end as place) said
@@ -1865,7 +1872,8 @@ CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspac
     when said.place > 0 then said.place
     when actor_payer_until > at then actor_payer end limit 1) e
   cross join lateral (select k.* from meterbook.period_clock k where k.entity_id = e.id and k.due_at > at limit 1) c
-  where (workspace is null or attributed is not null or said.place is not null)
+  where (workspace is null or said.place is not null)
+    and (called is null or meterbook.goes_by(e, called))
     and (named is null or attributed is null or said.named_id = attributed)
     and (named is null or attributed is not null or coalesce(said.place, 0) in (0, said.named_id))
 $$;
@@ -2160,7 +2168,7 @@ CREATE FUNCTION meterbook.recomputed(the_entity bigint DEFAULT NULL::bigint) RET
                           (g.entity_id, g.period_id, g.source, g.description))
 $$;
 
-CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, payer_name text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2192,9 +2200,9 @@ begin
   begin
     select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
     if not found and total > 0 then
-      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment) p;
+      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment, payer_name) p;
       if payer is null or acting.id is null then
-        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
+        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, payer_name, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
       insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)
@@ -2246,7 +2254,7 @@ begin
   return next result;
 end $$;
 
-CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[] DEFAULT NULL::text[], occurred_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], workspaces text[] DEFAULT NULL::text[], workflows text[] DEFAULT NULL::text[], executions text[] DEFAULT NULL::text[], source_references text[] DEFAULT NULL::text[], lines text[] DEFAULT NULL::text[], metadatas jsonb[] DEFAULT NULL::jsonb[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], payer_ids bigint[] DEFAULT NULL::bigint[], payer_periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, note_conflicts boolean DEFAULT true, key_wait_ms integer DEFAULT 5000) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[] DEFAULT NULL::text[], occurred_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], workspaces text[] DEFAULT NULL::text[], workflows text[] DEFAULT NULL::text[], executions text[] DEFAULT NULL::text[], source_references text[] DEFAULT NULL::text[], lines text[] DEFAULT NULL::text[], metadatas jsonb[] DEFAULT NULL::jsonb[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], payer_ids bigint[] DEFAULT NULL::bigint[], payer_periods bigint[] DEFAULT NULL::bigint[], payers text[] DEFAULT NULL::text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, note_conflicts boolean DEFAULT true, key_wait_ms integer DEFAULT 5000) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2254,8 +2262,8 @@ CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors 
     SET jit TO 'off'
     AS $$
 -- All or nothing, in the caller's transaction, which stays usable after a refusal: refusals come back as rows.
--- `entities` and `periods` are what the caller names (a retry that names another conflicts); `payer_ids` and `payer_periods` come from an
--- attribution (checked, never compared).
+-- `entities` and `periods` are what the caller names (a retry that names another conflicts); `payer_ids`, `payer_periods` and `payers`, the names
+-- of the ids, come from an attribution: checked, never compared with what a retry says.
 --
 -- Isolation: at READ COMMITTED the statement that looks a key up has a younger snapshot than the one that waited for its writer, which is
 -- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
@@ -2269,11 +2277,11 @@ begin
   if greatest(array_ndims(keys), array_ndims(fingerprints), array_ndims(actors), array_ndims(sources), array_ndims(descriptions), array_ndims(amounts),
               array_ndims(categories), array_ndims(occurred_ats), array_ndims(workspaces), array_ndims(workflows), array_ndims(executions),
               array_ndims(source_references), array_ndims(lines), array_ndims(metadatas), array_ndims(entities), array_ndims(periods),
-              array_ndims(payer_ids), array_ndims(payer_periods)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+              array_ndims(payer_ids), array_ndims(payer_periods), array_ndims(payers)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
      or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
      or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
      or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
-     or cardinality(payer_periods) <> size then
+     or cardinality(payer_periods) <> size or cardinality(payers) <> size then
     raise exception using errcode = 'MB050', message = 'the arrays of record_usage differ in length or have more than one dimension',
       hint = 'Pass one element an entry in each array, or leave the array out.';
   end if;
@@ -2285,15 +2293,15 @@ begin
     if size = 1 then
       written := meterbook.write_one(keys[1], fingerprints[1], actors[1], sources[1], descriptions[1], amounts[1], coalesce(categories[1], 'model'),
         occurred_ats[1], workspaces[1], workflows[1], executions[1], source_references[1], lines[1], metadatas[1], entities[1], periods[1],
-        payer_ids[1], payer_periods[1], moment);
+        payer_ids[1], payer_periods[1], payers[1], moment);
     else
-      if num_nonnulls(occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) = 0 then
+      if num_nonnulls(occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers) = 0 then
         written := meterbook.write_at_home(keys, fingerprints, actors, sources, descriptions, amounts, categories, workflows, executions,
           source_references, lines, metadatas, moment);
       end if;
       if written is null then
         written := meterbook.write_many(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows,
-          executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, moment);
+          executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, payers, moment);
       end if;
     end if;
     if cardinality(written) = size then
@@ -2317,7 +2325,7 @@ begin
   end;
   return query select * from unnest(written);
   select array_agg(a order by a.n) into answers
-  from meterbook.answer(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, moment) a
+  from meterbook.answer(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers, moment) a
   where not exists (select from unnest(written) w where w.n = a.n);
   return query
     select a.n, a.key,
@@ -2345,7 +2353,7 @@ begin
   return case when found then 'due' when exists (select from meterbook.outbox_delivery d where d.outbox_id = the_id) then 'not_dead' else 'unknown' end;
 end $$;
 
-CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) RETURNS text
+CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 -- What is wrong with one entry that has no key yet; `not_written` if nothing is.
@@ -2359,9 +2367,12 @@ begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
-  if workspace is not null and attributed is null and place_of.external_id is null then return 'unknown_workspace'; end if;
+  if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
   if entity like 'organization:%' and named_id is null then return 'unknown_entity'; end if;
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
+  if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
+    return 'attribution_disagrees';
+  end if;
   payer := coalesce(named_id, attributed, place_of.payer_id, case when acting.payer_until > at then acting.payer_id end);
   if acting.id is null or payer is null or (entity is not null and named_id is null)
      or not exists (select from meterbook.period_clock c where c.entity_id = payer and c.due_at > at) then
@@ -2946,7 +2957,7 @@ begin
   return written;
 end $$;
 
-CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) RETURNS meterbook.recorded[]
+CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) RETURNS meterbook.recorded[]
     LANGUAGE plpgsql
     SET enable_nestloop TO 'off'
     AS $$
@@ -2957,22 +2968,22 @@ declare written meterbook.recorded[];
 begin
   with entry as materialized (            -- sorted by key: no deadlock between overlapping calls; distinct: a key twice in a call is one row
     select distinct on (u.key) u.*, least(coalesce(u.occurred_at, moment), moment) as happened,
-           coalesce(u.workspace, '') as in_workspace, coalesce(u.entity, '') as named, coalesce(u.payer_id, 0) as attributed
+           coalesce(u.workspace, '') as in_workspace, coalesce(u.entity, '') as named, coalesce(u.payer_id, 0) as attributed, coalesce(u.payer, '') as called
     from unnest(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows, executions,
-                source_references, lines, metadatas, entities, periods, payer_ids, payer_periods)
+                source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, payers)
       with ordinality u(key, fingerprint, actor, source, description, amount, category, occurred_at, workspace, workflow, execution,
-                        source_reference, line, metadata, entity, period, payer_id, payer_period, n)
+                        source_reference, line, metadata, entity, period, payer_id, payer_period, payer, n)
     order by u.key, u.n),
   party as materialized (                 -- who pays, once for all the entries that say the same; read, never locked (I8)
     select said.*, acting.id as actor_id, payer.id as entity_id, payer.name as entity_name,
            payer.home_id, payer.home_since, payer.home_starts_at, payer.home_ends_at
-    from (select distinct actor, in_workspace, named, attributed from entry) said
+    from (select distinct actor, in_workspace, named, attributed, called from entry) said
     cross join lateral (select a.* from meterbook.actor a where a.external_id = said.actor limit 1) acting
     cross join lateral (select p.* from meterbook.payer_of_entry(nullif(said.named, ''), nullif(said.attributed, 0), nullif(said.in_workspace, ''),
-                                                                 acting.payer_id, acting.payer_until, moment) p limit 1) payer),
+                                                                 acting.payer_id, acting.payer_until, moment, nullif(said.called, '')) p limit 1) payer),
   sound as materialized (
     select e.*, p.actor_id, p.entity_id, p.entity_name, home.period_id, home.belongs_to, meterbook.day_in(e.happened, home.starts_at, home.ends_at) as day
-    from entry e join party p using (actor, in_workspace, named, attributed)
+    from entry e join party p using (actor, in_workspace, named, attributed, called)
     cross join lateral (
       select p.home_id as period_id, null::bigint as belongs_to, p.home_starts_at as starts_at, p.home_ends_at as ends_at
       where meterbook.goes_home(coalesce(e.period, e.payer_period), e.happened, p.home_since)
@@ -3003,7 +3014,7 @@ begin
   return written;
 end $$;
 
-CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) RETURNS meterbook.recorded[]
+CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) RETURNS meterbook.recorded[]
     LANGUAGE plpgsql
     AS $$
 -- One entry as plain statements: a third of the latency of the batch's plan (docs/operating/performance.md).
@@ -3025,7 +3036,7 @@ begin
     where a.external_id = actor and a.payer_until > moment and c.due_at > moment;
   else
     select a.id as actor_id, p.* into payer from meterbook.actor a
-    cross join lateral meterbook.payer_of_entry(entity, payer_id, workspace, a.payer_id, a.payer_until, moment) p where a.external_id = actor;
+    cross join lateral meterbook.payer_of_entry(entity, payer_id, workspace, a.payer_id, a.payer_until, moment, payer_name) p where a.external_id = actor;
   end if;
   if not found then return '{}'; end if;
   if meterbook.goes_home(coalesce(period, payer_period), happened, payer.home_since) then
@@ -3986,7 +3997,7 @@ GRANT SELECT ON TABLE meterbook.subscription TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.amend_periods(s meterbook.subscription, previous_owner bigint, effective timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.applied_migrations() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.applied_migrations() TO meterbook_writer;
@@ -4158,6 +4169,11 @@ REVOKE ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) F
 GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_importer;
 
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents bigint, source text, priority integer, expires_at timestamp with time zone, period bigint, at timestamp with time zone) FROM PUBLIC;
@@ -4178,9 +4194,6 @@ GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
-
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.is_gone(e meterbook.billing_entity) FROM PUBLIC;
 
@@ -4283,9 +4296,9 @@ GRANT ALL ON FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], 
 
 REVOKE ALL ON FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
@@ -4329,19 +4342,19 @@ REVOKE ALL ON FUNCTION meterbook.recomputed(the_entity bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.refuse_change() FROM PUBLIC;
 
@@ -4463,9 +4476,9 @@ REVOKE ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[]
 GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) FROM PUBLIC;
 
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_importer;

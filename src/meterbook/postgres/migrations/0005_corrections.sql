@@ -103,7 +103,7 @@ $$;
 create function meterbook.record_cumulative(
   request text, actor text, total numeric, source text, description text, category text default null, occurred_at timestamptz default null,
   workspace text default null, workflow text default null, execution text default null, source_reference text default null,
-  metadata jsonb default null, entity text default null, payer_id bigint default null, at timestamptz default null)
+  metadata jsonb default null, entity text default null, payer_id bigint default null, payer_name text default null, at timestamptz default null)
 returns setof meterbook.recorded
 language plpgsql security definer
 set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan set lock_timeout = '5s' set jit = off as $$
@@ -132,9 +132,9 @@ begin
   begin
     select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
     if not found and total > 0 then
-      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment) p;
+      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment, payer_name) p;
       if payer is null or acting.id is null then
-        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
+        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, payer_name, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
       insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)

@@ -90,6 +90,9 @@ def find_refusal(conn: Connection[Any], entries: Sequence[Entry], answers: Seque
 
 
 def _problem(entry: Entry, answer: Answer) -> Problem:
+    if answer.outcome == "attribution_disagrees" and entry.entity is None:
+        message = f"its payer {entry.payer!r} is not who its surrogate {entry.payer_id} stands for"
+        return Problem(entry.position, "attribution", answer.outcome, message)
     field, message = REFUSALS[answer.outcome]
     return Problem(entry.position, field, answer.outcome, f"{getattr(entry, field)!r} {message}")
 
