@@ -180,3 +180,38 @@ async def test_the_names_of_our_own_grants_are_reserved(book: Book, grant_id: st
     """§3.7: a grant of that name would stand where what a correction gives back belongs."""
     with pytest.raises(InvalidUsage, match="meterbook's own"):
         await book.grant_credit("user:u", amount="1", grant_id=grant_id)
+
+
+@pytest.mark.parametrize(
+    ("terms", "differs"),
+    [
+        ({"amount": "11"}, "amount 10.00 then, 11.00 now"),
+        ({"source": "gift"}, "source promotion then, gift now"),
+        ({"priority": 7}, "priority 50 then, 7 now"),
+        ({"expires_at": P1[1]}, "expires_at never then, 2026-07-01T00:00:00+00:00 now"),
+    ],
+)
+async def test_a_conflict_of_grants_shows_both_versions(book: Book, terms: dict[str, Any], differs: str) -> None:
+    """What the first grant of that id said, and what is said now; and whose it is, where that differs."""
+    await grant(book, "g")
+    with pytest.raises(KeyConflict) as refused:
+        await grant(book, "g", **({"amount": "10"} | terms))
+    (conflict,) = refused.value.conflicts
+    assert conflict.first.keys() == conflict.now.keys()
+    assert f"({differs})" in str(refused.value)
+    with pytest.raises(KeyConflict, match="entity_id") as refused:
+        await book.grant_credit("user:other", amount="10", grant_id="g")
+
+
+@pytest.mark.parametrize("priority", [True, 1.0, "1", None, 2**31, -(2**40)])
+async def test_a_priority_is_a_whole_number(book: Book, priority: Any) -> None:
+    """Neither True, 1.0 nor "1", which PostgreSQL would have taken; and it fits."""
+    with pytest.raises(InvalidUsage, match="priority"):
+        await grant(book, "g", priority=priority)
+
+
+@pytest.mark.parametrize("expires_at", ["2026-07-01", 1, P1[1].replace(tzinfo=None), P1[1].date()])
+async def test_an_expiry_is_an_aware_time(book: Book, expires_at: Any) -> None:
+    """Text, a number, a date, a time without a zone: told so."""
+    with pytest.raises(InvalidUsage, match="expires_at"):
+        await grant(book, "g", expires_at=expires_at)

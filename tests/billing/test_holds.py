@@ -75,6 +75,64 @@ async def test_a_settle_whose_key_is_taken_leaves_the_hold_as_it_was(book: Book)
     assert (await book.usage("user:u")).held == Decimal("0.50")
 
 
+async def test_a_hold_inside_itself_is_released_by_whom_it_was_granted_to(book: Book) -> None:
+    """§8: the same id is one hold, so who found it there leaves it to the one who works under it; settled inside, it stays settled."""
+    async with book.hold("u", amount="0.50", hold_id="h") as outer:
+        async with book.hold("u", amount="0.50", hold_id="h"):
+            pass
+        assert (await the(book)).state == "active"
+        assert (await book.usage("user:u")).held == Decimal("0.50")
+        together = [book.hold("u", amount="0.50", hold_id="h") for _ in range(5)]
+        for one in together:
+            await one.__aenter__()
+        for one in together:
+            await one.__aexit__(None, None, None)
+        assert (await the(book)).state == "active"
+    assert outer.ended is False
+    assert (await the(book)).state == "released"
+    async with book.hold("u", amount="0.50", hold_id="other"), book.hold("u", amount="0.50", hold_id="other") as inner:
+        await inner.settle(amount="0.31", source="workflow", description="m")
+    assert (await the(book, "other")).state == "settled"
+
+
+async def test_of_those_who_ask_for_one_id_at_once_one_releases_it(book: Book) -> None:
+    """Granted to one of them: while it works, no other's leaving frees the money."""
+    ready, go = asyncio.Event(), asyncio.Event()
+    states: list[str] = []
+
+    async def work(n: int) -> None:
+        async with book.hold("u", amount="0.50", hold_id="h"):
+            if n == 0:
+                ready.set()
+                await go.wait()
+            else:
+                await ready.wait()
+        states.append((await the(book)).state)
+
+    async def first_then_others() -> None:
+        await ready.wait()
+        await asyncio.gather(*(work(n) for n in range(1, 6)))
+        go.set()
+
+    await asyncio.gather(work(0), first_then_others())
+    assert states == ["active"] * 5 + ["released"]
+
+
+async def test_a_conflict_of_a_settle_shows_both_versions(book: Book) -> None:
+    """What it was settled with, and what is said now: the amount, and the entry where the key differs."""
+    await book.place_hold("u", amount="0.50", hold_id="h")
+    first = await settle(book)
+    with pytest.raises(KeyConflict) as refused:
+        await settle(book, amount="0.32")
+    (conflict,) = refused.value.conflicts
+    assert (conflict.first["amount"], conflict.now["amount"]) == (Decimal("0.31"), Decimal("0.32"))
+    assert "amount 0.31 then, 0.32 now" in str(refused.value)
+    with pytest.raises(KeyConflict) as refused:
+        await settle(book, key="another")
+    (conflict,) = refused.value.conflicts
+    assert conflict.first["entry"] == first.recorded.entries[0].id != conflict.now["entry"]
+
+
 async def test_the_same_id_is_the_same_hold(book: Book) -> None:
     """Ten at once: 0.50 are held; for another amount or another person the id is a conflict."""
     held = await asyncio.gather(*(book.place_hold("u", amount="0.50", hold_id="h") for _ in range(10)))

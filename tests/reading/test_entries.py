@@ -3,6 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -102,9 +103,49 @@ async def test_an_entry_says_all_that_was_said(book: Book, clock: Any) -> None:
 
 async def test_an_unknown_cursor_is_an_error(book: Book) -> None:
     """Whatever no page gave out; nothing is guessed."""
-    for cursor in ("", "x", "é", "\0", "\ud800", "W10", "bnVsbA", "WyJ4IiwieSJd", "e30", "WzEsMl0", 7, "=" * 9):
+    for cursor in (
+        "",
+        "x",
+        "é",
+        "\0",
+        "\ud800",
+        "W10",
+        "bnVsbA",
+        "WyJ4IiwieSJd",
+        "e30",
+        "WzEsMl0",
+        "WzEsMiwzXQ",
+        7,
+        "=" * 9,
+    ):
         with pytest.raises(InvalidCursor):
             await book.entries("user:u", cursor=cursor)  # type: ignore[arg-type]
+
+
+async def test_a_cursor_of_another_list_is_an_error(book: Book, clock: Any) -> None:
+    """It says where one list goes on: of another it would leave entries out without a word. Page size and summary are free."""
+    await book.put_workspace("w", payer="user:u")
+    await fill(book, clock)
+    said: dict[str, Any] = {"source": "copilot", "start": utc(2026, 6, 1)}
+    cursor = (await book.entries("user:u", **said, limit=2)).next_cursor
+    others: list[dict[str, Any]] = [
+        {"source": "workflow"},
+        {"source": None},
+        {"start": utc(2026, 6, 2)},
+        {"start": None},
+        {"end": utc(2026, 7, 1)},
+        {"actor": "a0"},
+        {"workspace": "w"},
+        {"category": "tool"},
+        {"period": 1},
+    ]
+    for other in others:
+        with pytest.raises(InvalidCursor, match="another list"):
+            await book.entries("user:u", **(said | other), cursor=cursor)
+    with pytest.raises(InvalidCursor, match="another list"):
+        await book.entries("user:other", **said, cursor=cursor)
+    elsewhere = said | {"start": utc(2026, 6, 1).astimezone(ZoneInfo("Asia/Tokyo"))}
+    assert len((await book.entries("user:u", **elsewhere, cursor=cursor, limit=9, summary=False)).entries) == 4
 
 
 async def test_what_is_asked_for_is_checked(book: Book, clock: Any) -> None:

@@ -1,5 +1,6 @@
 """Usage of a period (§5): its breakdowns, its proof (§14), its reasons."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -7,6 +8,7 @@ import psycopg
 import pytest
 
 from meterbook import Book, as_data, render
+from meterbook.core.derivation import DerivationData
 from meterbook.errors import MeterbookError, UnknownEntity
 from tests.ledger import close, count, query, subscribe, sums, use, utc
 
@@ -151,6 +153,26 @@ async def test_explain_gives_the_terms_down_to_rows(book: Book) -> None:
     for figure in ("total", "effective", "refresh", "workflow", "copilot", "gpt-4o", "o4"):
         assert figure in text
     assert str(usage.total) in text
+
+
+async def test_explain_says_how_many_rows_it_leaves_out(book: Book) -> None:
+    """Three of five are shown, the largest; the other two are counted and summed, so that the rows add up to their figure."""
+    for n in range(1, 6):
+        await use(book, "u", f"{n}.00")
+    await use(book, "u", "9.00", description="o4")
+    why = as_data(await book.explain("user:u"))
+    (source,) = [term for term in walk(why) if term["name"] == "workflow"]
+    gpt, o4 = source["terms"]
+    assert [term["value"] for term in gpt["terms"]] == ["5.00", "4.00", "3.00", "3.00"]
+    assert (gpt["terms"][-1]["name"], gpt["terms"][-1]["note"]) == ("others", "2 entries more")
+    assert sum(Decimal(term["value"]) for term in gpt["terms"]) == Decimal(gpt["value"])
+    assert [term["value"] for term in o4["terms"]] == ["9.00"]
+
+
+def walk(derivation: DerivationData) -> Iterator[DerivationData]:
+    yield derivation
+    for term in derivation["terms"]:
+        yield from walk(term)
 
 
 async def test_explain_shows_late_rows_apart(book: Book, database_url: str, clock: Any) -> None:

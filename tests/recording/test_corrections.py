@@ -93,6 +93,16 @@ async def test_a_correction_retried_is_replayed_and_otherwise_a_counted_conflict
     assert count(database_url, "key_conflict") == 4
 
 
+async def test_a_conflict_of_corrections_shows_both_versions(book: Book) -> None:
+    """The amount, and the entry that is corrected."""
+    wrong, other = await used(book), await used(book)
+    await correct(book, wrong.id, "-2")
+    with pytest.raises(KeyConflict, match="amount -2 then, -1 now"):
+        await correct(book, wrong.id, "-1")
+    with pytest.raises(KeyConflict, match=f"corrects {wrong.id} then, {other.id} now"):
+        await correct(book, other.id.replace("-", ""), "-2")
+
+
 async def test_an_unknown_entry_and_bad_input_write_nothing(book: Book, database_url: str) -> None:
     """An id that nobody gave out, an amount that is none, no reason, no key; an amount of 0 is accepted and writes nothing."""
     wrong = await used(book)

@@ -8,6 +8,7 @@ from meterbook.book.holding import HoldingCalls
 from meterbook.book.sweep import Closed, Failures, close_due, look_at_moved, pass_clocks
 from meterbook.core.admission import Admission, admission_derivation, billing_off, check_failed
 from meterbook.core.derivation import Derivation
+from meterbook.core.entries import check_party
 from meterbook.core.ledgers import Billed, Charge, CreditAccount, MemberCap, OutboxRow, Swept
 from meterbook.errors import Unavailable
 from meterbook.operations import delete_customer
@@ -17,7 +18,7 @@ from meterbook.operations.check_admission import check_admission, read_admission
 from meterbook.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
 from meterbook.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
 from meterbook.operations.read_usage import read_usage
-from meterbook.operations.set_limit import set_baseline, set_limit, set_member_cap
+from meterbook.operations.set_limit import check_block, set_baseline, set_limit, set_member_cap
 from meterbook.postgres import billing
 
 CHECK_TIMEOUT_S = 5
@@ -37,6 +38,7 @@ class BillingCalls(HoldingCalls):
         """
         if not self._billing:
             return billing_off()
+        check_party(actor, workspace)
         try:
             async with self._pool.connection(CHECK_TIMEOUT_S) as conn:
                 return await check_admission(
@@ -47,6 +49,7 @@ class BillingCalls(HoldingCalls):
 
     async def explain_check(self, actor: str, *, workspace: str | None = None) -> Derivation:
         """Why a check of this actor answers what it answers now. Raises what would make it fail."""
+        check_party(actor, workspace)
         async with self._pool.connection() as conn:
             attribute = self._attribute_on(conn)
             facts = await read_admission(conn, actor, workspace, self._catalog, attribute, self._at())
@@ -72,12 +75,14 @@ class BillingCalls(HoldingCalls):
 
     async def block(self, entity: str, *, reason: str, reference: str = "") -> bool:
         """`payment_failed`, `dispute` or `administrative`; `reference` names the invoice or dispute. True if something changed."""
+        check_block(reason, reference)
         async with self._pool.connection() as conn:
             entity_id = await self._entity_id(conn, entity)
             return await billing.set_block(conn, entity_id, reason, reference, blocked=True, at=self._at())
 
     async def unblock(self, entity: str, *, reason: str, reference: str = "") -> bool:
         """Ends that block alone; touches nothing that was billed."""
+        check_block(reason, reference)
         async with self._pool.connection() as conn:
             entity_id = await self._entity_id(conn, entity)
             return await billing.set_block(conn, entity_id, reason, reference, blocked=False, at=self._at())

@@ -26,7 +26,7 @@ from meterbook.book.stripe import StripeCalls
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
 from meterbook.core.derivation import Derivation
-from meterbook.core.entries import Entry, Usage, check_each_entry, check_entries, check_text
+from meterbook.core.entries import Entry, Usage, check_each_entry, check_entries, check_party
 from meterbook.core.entry_pages import EntryFilter, EntryPage
 from meterbook.core.period_facts import Period
 from meterbook.core.plans import Catalog
@@ -302,9 +302,7 @@ class Book(BillingCalls, StripeCalls):
 
     async def resolve(self, actor: str, workspace: str | None = None) -> Attribution:
         """Who pays now: resolved before work begins, given when it is recorded, carried as `attribution.token`. It doesn't expire."""
-        check_text("actor", actor)
-        if workspace is not None:
-            check_text("workspace", workspace)
+        check_party(actor, workspace)
         async with self._pool.connection() as conn:
             return await resolve_attribution(conn, self._attribute_on(conn), actor, workspace, self._at())
 

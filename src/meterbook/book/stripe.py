@@ -6,6 +6,7 @@ from meterbook.book.access import LedgerAccess
 from meterbook.book.in_thread_asyncio import in_thread
 from meterbook.book.relay import Relay, Tell
 from meterbook.book.sweep import Failures, close_due
+from meterbook.core.arguments import check_limit
 from meterbook.core.ledgers import DeliveryState, Relayed, StripeApplied, StripeEventState
 from meterbook.errors import (
     InProgress,
@@ -22,7 +23,7 @@ from meterbook.stripe.events import Event, read_event
 from meterbook.stripe.signatures import verify_signature
 
 ROWS_PER_RELAY_MAX = 100
-EVENTS_PER_LIST_MAX = 1000
+ROWS_PER_LIST_MAX = 1000
 APPLY_ATTEMPTS_MAX = 5
 """Deadlocks and locks that last too long, and objects that have to be fetched, in one delivery of an event."""
 
@@ -63,8 +64,9 @@ class StripeCalls(LedgerAccess):
 
     async def stripe_events(self, *, state: str | None = None, limit: int = 100) -> list[StripeEventState]:
         """What was received and what became of it, newest first; `state`: pending, applied, ignored, stale or failed."""
+        check_limit(limit, ROWS_PER_LIST_MAX)
         async with self._pool.connection() as conn:
-            return await stripe_events.list_events(conn, state, min(limit, EVENTS_PER_LIST_MAX))
+            return await stripe_events.list_events(conn, state, limit)
 
     # --------------------------------------------------------------------------------------------------------------- outbox
 
@@ -79,6 +81,7 @@ class StripeCalls(LedgerAccess):
         self, entity: str | None = None, *, state: str | None = None, limit: int = ROWS_PER_RELAY_MAX
     ) -> list[DeliveryState]:
         """What became of the outbox's rows, newest first; `state`: due, leased, delivered or dead."""
+        check_limit(limit, ROWS_PER_LIST_MAX)
         async with self._pool.connection() as conn:
             entity_id = None if entity is None else await self._entity_id(conn, entity)
             return await billing.list_deliveries(conn, entity_id, state, limit)

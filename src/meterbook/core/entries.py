@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -166,6 +166,7 @@ def check_each_entry(said: Sequence[Usage | Mapping[str, Any]], currency: str) -
 def _checked_entries(
     said: Sequence[Usage | Mapping[str, Any]], currency: str, keyed: Callable[[Sequence[_Checked]], Iterator[_Keyed]]
 ) -> tuple[list[Entry], list[Problem]]:
+    _check_listed(said)
     sound: list[Entry] = []
     checked: list[_Checked] = []
     problems: list[Problem] = []
@@ -187,6 +188,12 @@ def _checked_entries(
         sound.sort(key=_POSITION)
         problems.sort(key=lambda problem: problem.index or 0)
     return sound, problems
+
+
+def _check_listed(said: object) -> None:
+    if isinstance(said, Usage | Mapping | str | bytes) or not isinstance(said, Iterable):
+        message = f"{type(said).__name__} is no list of entries: pass a list of Usage or of dicts"
+        raise InvalidUsage([Problem(None, "entries", "invalid_entries", message)])
 
 
 def _keyed_alone(checked: Sequence[_Checked]) -> Iterator[_Keyed]:
@@ -361,6 +368,13 @@ def check_text(name: str, value: object, length_max: int = ID_LENGTH_MAX) -> str
         return _check_text(name, value, length_max)
     except _Refused as refused:
         raise InvalidUsage([Problem(None, name, refused.code, refused.message)]) from None
+
+
+def check_party(actor: object, workspace: object) -> None:
+    """Who acts, and where: None for nowhere in particular. Raises `InvalidUsage`."""
+    check_text("actor", actor)
+    if workspace is not None:
+        check_text("workspace", workspace)
 
 
 def check_amount(value: object, field: str = "amount") -> Decimal:

@@ -4,12 +4,15 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from meterbook.errors import InvalidCursor
+
+_LIST_ID_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,30 @@ class EntryFilter:
     period: int | None = None
 
 
-def cursor_after(entry: UsageEntry) -> str:
-    said = json.dumps([entry.recorded_at.isoformat(), entry.id], separators=(",", ":"))
+def list_id(entity: str, wanted: EntryFilter) -> str:
+    """Names a list: its entity and filter. A page of one is no page of another, whatever its size."""
+    said = [entity] + [_plain(getattr(wanted, name)) for name in EntryFilter.__dataclass_fields__]
+    return sha256(json.dumps(said).encode()).hexdigest()[:_LIST_ID_DIGITS]
+
+
+def _plain(value: str | int | datetime | None) -> str | int | None:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+
+
+def cursor_after(entry: UsageEntry, list_of: str) -> str:
+    said = json.dumps([list_of, entry.recorded_at.isoformat(), entry.id], separators=(",", ":"))
     return urlsafe_b64encode(said.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str) -> tuple[datetime, str]:
-    """Raises `InvalidCursor` for what no page gave out."""
+def read_cursor(cursor: str, list_of: str) -> tuple[datetime, str]:
+    """Raises `InvalidCursor` for what no page of this list gave out."""
     try:
-        recorded_at, entry = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        given_for, recorded_at, entry = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         after = datetime.fromisoformat(recorded_at), str(UUID(entry))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidCursor from None
     if after[0].utcoffset() is None:
         raise InvalidCursor
+    if given_for != list_of:
+        raise InvalidCursor("this cursor is of another list: pass the entity and the filters of the page that gave it")
     return after

@@ -4,6 +4,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from meterbook.core.admission import AdmissionFacts, Party, admit
 from meterbook.core.ledgers import HoldState
@@ -28,6 +29,13 @@ class HoldTerms:
     @property
     def party(self) -> tuple[str, str | None]:
         return self.actor, self.workspace
+
+
+class Placed(NamedTuple):
+    """A hold that somebody asked for. `is_new`: granted to this call; else it was there, and is somebody else's to release."""
+
+    state: HoldState
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)

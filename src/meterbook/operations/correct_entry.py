@@ -76,5 +76,5 @@ async def _refusal(conn: AsyncConnection[Any], entry_id: str, amount: Decimal, a
     if answer.outcome == "conflict":
         said = await recording.list_first_said(conn, [answer.key])
         first = {name: value for name, value in said[answer.key]._asdict().items() if name != "key"}
-        return KeyConflict([Conflict(0, answer.key, first, {"amount": amount, "corrects": entry_id})])
+        return KeyConflict([Conflict(0, answer.key, first, {"amount": amount, "corrects": str(_uuid(entry_id))})])
     return InProgress() if answer.outcome == "in_progress" else AttributionUnavailable()

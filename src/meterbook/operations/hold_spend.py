@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.entries import check_parsed, check_text
-from meterbook.core.holding import Decision, Granted, HoldTerms, decide_holds, same_hold
+from meterbook.core.holding import Decision, Granted, HoldTerms, Placed, decide_holds, same_hold
 from meterbook.core.ledgers import HoldState
 from meterbook.core.money import parse_above_zero
 from meterbook.core.plans import Catalog
@@ -21,7 +21,7 @@ from meterbook.postgres import holds
 
 TTL_S_MAX = 7 * 24 * 3600
 
-HoldAnswer = HoldState | Denied | KeyConflict | None
+HoldAnswer = Placed | Denied | KeyConflict | None
 """None: another entity pays, or it is not known who: attribute, and ask again at its gate."""
 
 
@@ -67,13 +67,17 @@ def _answer(wanted: HoldTerms, decision: Decision, states: dict[str, HoldState])
     if isinstance(decision, Denied):
         return decision
     known = states.get(wanted.hold_id)
-    return None if known is None else same_hold(known, wanted)
+    return None if known is None else _placed(same_hold(known, wanted), is_new=isinstance(decision, Granted))
 
 
-async def find_same_hold(conn: AsyncConnection[Any], wanted: HoldTerms, at: datetime | None) -> HoldState | None:
+def _placed(hold: HoldState | KeyConflict, *, is_new: bool) -> Placed | KeyConflict:
+    return hold if isinstance(hold, KeyConflict) else Placed(hold, is_new)
+
+
+async def find_same_hold(conn: AsyncConnection[Any], wanted: HoldTerms, at: datetime | None) -> Placed | None:
     """The hold of that id, if there is one. Raises `KeyConflict`."""
     known = (await holds.list_holds_by_id(conn, [wanted.hold_id], at)).get(wanted.hold_id)
-    same = None if known is None else same_hold(known, wanted)
+    same = None if known is None else _placed(same_hold(known, wanted), is_new=False)
     if isinstance(same, KeyConflict):
         raise same
     return same

@@ -1,12 +1,20 @@
 """Pages through an entity's entries (BEHAVIOUR §5)."""
 
-from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
 
+from meterbook.core.arguments import check_flag, check_limit, check_moment
 from meterbook.core.entries import check_entity, check_text, is_id
-from meterbook.core.entry_pages import EntryFilter, EntryPage, EntrySummary, UsageEntry, cursor_after, read_cursor
+from meterbook.core.entry_pages import (
+    EntryFilter,
+    EntryPage,
+    EntrySummary,
+    UsageEntry,
+    cursor_after,
+    list_id,
+    read_cursor,
+)
 from meterbook.errors import InvalidUsage, Problem
 from meterbook.postgres import reading
 
@@ -19,7 +27,9 @@ async def list_entries(
     """Raises `InvalidCursor`, `InvalidUsage` (a limit out of range, a naive time)."""
     check_entity(entity)
     _check(wanted, limit)
-    after_time, after_key = (None, None) if cursor is None else read_cursor(cursor)
+    check_flag("summary", summary)
+    list_of = list_id(entity, wanted)
+    after_time, after_key = (None, None) if cursor is None else read_cursor(cursor, list_of)
     rows = await reading.list_entries(
         conn,
         {
@@ -33,7 +43,7 @@ async def list_entries(
     )
     whole = EntrySummary(rows[0]["entries"], rows[0]["summed"]) if summary else None
     entries = tuple(_entry(row) for row in rows[:limit] if row["id"] is not None)
-    return EntryPage(entries, cursor_after(entries[-1]) if len(rows) > limit else None, whole)
+    return EntryPage(entries, cursor_after(entries[-1], list_of) if len(rows) > limit else None, whole)
 
 
 def _entry(row: dict[str, Any]) -> UsageEntry:
@@ -44,16 +54,9 @@ def _check(wanted: EntryFilter, limit: int) -> None:
     for name in ("actor", "workspace", "source", "category"):
         if getattr(wanted, name) is not None:
             check_text(name, getattr(wanted, name))
-    problems = [
-        Problem(None, name, "naive_time", "is no datetime with a time zone")
-        for name in ("start", "end")
-        if (at := getattr(wanted, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
-    ]
+    for name in ("start", "end"):
+        if getattr(wanted, name) is not None:
+            check_moment(name, getattr(wanted, name))
     if not (wanted.period is None or is_id(wanted.period)):
-        problems.append(Problem(None, "period", "invalid_period", "pass the id of a period, a whole number"))
-    if not (is_id(limit) and 1 <= limit <= ENTRIES_PER_PAGE_MAX):
-        problems.append(
-            Problem(None, "limit", "invalid_limit", f"{limit!r} is not between 1 and {ENTRIES_PER_PAGE_MAX}")
-        )
-    if problems:
-        raise InvalidUsage(problems)
+        raise InvalidUsage([Problem(None, "period", "invalid_period", "pass the id of a period, a whole number")])
+    check_limit(limit, ENTRIES_PER_PAGE_MAX)

@@ -6,7 +6,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.entries import check_entity, check_text, is_id
+from meterbook.core.arguments import check_flag, check_moment, check_whole
+from meterbook.core.entries import check_entity, check_text
 from meterbook.core.plans import Catalog
 from meterbook.core.windows import interval_months
 from meterbook.errors import InvalidUsage, Problem
@@ -76,18 +77,13 @@ async def put_subscription(
 
 
 def _check(terms: SubscriptionTerms, catalog: Catalog) -> None:
-    problems = [
-        Problem(None, name, "naive_time", "is no datetime with a time zone")
-        for name in ("starts_at", "ends_at", "anchor", "effective_at", "cancel_at")
-        if (at := getattr(terms, name)) is not None and not (isinstance(at, datetime) and at.utcoffset() is not None)
-    ]
-    if terms.currency is not None and terms.currency.upper() != catalog.currency:
-        problems.append(
-            Problem(None, "currency", "wrong_currency", f"{terms.currency} is not the ledger's {catalog.currency}")
-        )
-    if not (terms.seats is None or (is_id(terms.seats) and 0 <= terms.seats <= SEATS_MAX)):
-        problems.append(
-            Problem(None, "seats", "invalid_seats", f"{terms.seats!r} is not a number from 0 to {SEATS_MAX}")
-        )
-    if problems:
-        raise InvalidUsage(problems)
+    for name in ("starts_at", "ends_at", "anchor", "effective_at", "cancel_at"):
+        if getattr(terms, name) is not None or name in ("starts_at", "ends_at"):
+            check_moment(name, getattr(terms, name))
+    if terms.currency is not None and check_text("currency", terms.currency).upper() != catalog.currency:
+        message = f"{terms.currency} is not the ledger's {catalog.currency}"
+        raise InvalidUsage([Problem(None, "currency", "wrong_currency", message)])
+    if terms.seats is not None:
+        check_whole("seats", terms.seats, 0, SEATS_MAX, "invalid_seats")
+    check_text("interval", terms.interval)
+    check_flag("cancel_at_period_end", terms.cancel_at_period_end)

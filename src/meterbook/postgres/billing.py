@@ -139,6 +139,24 @@ async def grant_credit(
     return outcome
 
 
+class FirstGrant(NamedTuple):
+    entity_id: int
+    cents: int
+    source: str
+    priority: int
+    expires_at: datetime | None
+
+
+async def find_first_grant(conn: AsyncConnection[Any], grant_key: str) -> FirstGrant:
+    """What the grant that has this key says."""
+    with refusals():
+        async with conn.cursor(row_factory=args_row(FirstGrant)) as cursor:
+            await cursor.execute(SQL["find_first_grant"], {"grant_key": grant_key})
+            first = await cursor.fetchone()
+    assert first is not None  # noqa: S101  nothing deletes a grant
+    return first
+
+
 async def fence_period(conn: AsyncConnection[Any], entity_id: int, period_id: int) -> None:
     await _scalar(conn, "fence_period", {"entity_id": entity_id, "period_id": period_id})
 

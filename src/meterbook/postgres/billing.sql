@@ -29,6 +29,9 @@ select meterbook.write_charge(%(entity_id)s, %(period_id)s, %(kind)s, %(charged)
 select meterbook.grant_credit(%(entity_id)s, %(grant_key)s, %(cents)s::bigint, %(source)s, %(priority)s::integer, %(expires_at)s::timestamptz,
                               %(period_id)s::bigint, coalesce(%(at)s::timestamptz, clock_timestamp()))
 
+-- name: find_first_grant
+select g.entity_id, g.cents, g.source, g.priority, g.expires_at from meterbook.first_grant(%(grant_key)s) g
+
 -- name: fence_period
 select meterbook.fence_period(%(entity_id)s, %(period_id)s)
 

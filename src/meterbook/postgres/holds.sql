@@ -24,6 +24,6 @@ select meterbook.lock_hold(%(hold_key)s)
 
 -- name: end_holds
 -- In the order of the call.
-select outcome, entity_id, actor, workspace
+select outcome, entity_id, actor, workspace, first_key::text, first_settled
 from meterbook.end_holds(%(hold_keys)s::text[], %(hows)s::text[], %(settle_keys)s::uuid[], %(settleds)s::numeric[], coalesce(%(at)s::timestamptz, clock_timestamp()))
 order by n

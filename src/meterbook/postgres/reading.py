@@ -66,7 +66,7 @@ async def list_entries(conn: AsyncConnection[Any], arguments: Mapping[str, Any])
 
 
 class EntryRow(NamedTuple):
-    """A row behind a figure."""
+    """A row behind a figure; `…_alike`: all of its source and description, itself included."""
 
     id: str
     actor: str
@@ -77,6 +77,8 @@ class EntryRow(NamedTuple):
     belongs_to: int | None
     corrects: str | None
     reason: str | None
+    entries_alike: int
+    amount_alike: Decimal
 
 
 async def list_largest_entries(

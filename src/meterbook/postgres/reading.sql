@@ -52,17 +52,19 @@ select exists (select from meterbook.billing_entity e join meterbook.period_cloc
 select exists (select from meterbook.billing_entity e where e.kind = %(kind)s and e.external_id = %(external_id)s)
 
 -- name: list_largest_entries
--- The rows behind a period's figure: of each source and description the largest, and every late one.
+-- The rows behind a period's figure: of each source and description the largest, and how many and how much they are with the others; and late ones.
 with row_of as (
   select l.key::text as id, coalesce(a.external_id, '#' || a.id) as actor, l.source, l.description, l.amount, l.occurred_at,
          coalesce(e.stamped, l.belongs_to) as belongs_to, l.corrects::text as corrects, l.reason,
          row_number() over (partition by l.source, l.description order by abs(l.amount) desc, l.recorded_at, l.key) as place,
+         count(*) over alike as entries_alike, sum(l.amount) over alike as amount_alike,
          row_number() over (partition by coalesce(e.stamped, l.belongs_to) order by l.recorded_at, l.key) as place_late
   from meterbook.billing_entity b join meterbook.usage_log l on l.entity_id = b.id
   join meterbook.actor a on a.id = l.actor_id
   left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
-  where b.kind = %(kind)s and b.external_id = %(external_id)s and coalesce(e.booked, l.period_id) = %(period)s)
-select r.id, r.actor, r.source, r.description, r.amount, r.occurred_at, r.belongs_to, r.corrects, r.reason
+  where b.kind = %(kind)s and b.external_id = %(external_id)s and coalesce(e.booked, l.period_id) = %(period)s
+  window alike as (partition by l.source, l.description))
+select r.id, r.actor, r.source, r.description, r.amount, r.occurred_at, r.belongs_to, r.corrects, r.reason, r.entries_alike, r.amount_alike
 from row_of r where r.place <= %(rows)s or (r.belongs_to is not null and r.place_late <= %(late_rows)s)
 order by r.source, r.description, abs(r.amount) desc, r.id
 

@@ -157,6 +157,7 @@ class FirstSaid(NamedTuple):
     amount: Decimal
     entity: str
     period: int
+    corrects: str | None
 
 
 async def list_first_said(conn: AsyncConnection[Any], keys: Sequence[str]) -> dict[str, FirstSaid]:

@@ -48,5 +48,5 @@ select meterbook.note_conflicts(
 
 -- name: list_first_said
 -- What the first writers of some keys said; a period is the one it belongs to.
-select s.key::text, s.actor, s.category, s.source, s.description, s.amount, s.entity, s.period
+select s.key::text, s.actor, s.category, s.source, s.description, s.amount, s.entity, s.period, s.corrects::text
 from meterbook.first_said(%(keys)s::uuid[]) s

@@ -778,13 +778,13 @@ CREATE FUNCTION meterbook.disown_cancellation(the_subscription text) RETURNS voi
   update meterbook.subscription s set cancelled_by_us = false where s.id = the_subscription
 $$;
 
-CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text)
+CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text, first_key uuid, first_settled numeric)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 -- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
--- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
+-- ending it at this moment, and nothing was done. A dead one that is settled keeps its state. `first_…`: what it was settled with before.
 #variable_conflict use_column
 declare
   moment timestamptz := meterbook.permitted(end_holds.at);
@@ -792,7 +792,7 @@ declare
 begin
   return query
   with asked as materialized (
-    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
+    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was, h.settle_key as first_key, h.settled as first_settled,
            case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
                 else meterbook.ending_of(h, u.how, u.settle_key, u.settled, moment) end as outcome
     from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
@@ -806,7 +806,7 @@ begin
     insert into meterbook.hold_end (entity_id, amount, hold_key)
     select a.entity_id, a.amount, a.hold_key from asked a
     where a.was = 'active' and (a.outcome = 'active' or a.outcome = 'expired' and a.how = 'settled'))
-  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
+  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace, a.first_key, a.first_settled from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
 end $$;
 
 CREATE FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
@@ -1075,13 +1075,21 @@ CREATE FUNCTION meterbook.first_flush(request text) RETURNS TABLE(actor text, ca
   where r.request = encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(first_flush.request), 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 
-CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint)
+CREATE FUNCTION meterbook.first_grant(grant_key text) RETURNS TABLE(entity_id bigint, cents bigint, source text, priority integer, expires_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What the first grant of this key said.
+  select g.entity_id, g.cents, g.source, g.priority, g.expires_at from meterbook.credit_grant g where g.grant_key = first_grant.grant_key
+$$;
+
+CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint, corrects uuid)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   -- What the first writers of these keys said.
   select k.key, coalesce(a.external_id, '#' || l.actor_id), l.category, l.source, l.description, l.amount,
-         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id)
+         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id), l.corrects
   from meterbook.event_key k
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.actor a on a.id = l.actor_id
@@ -4156,6 +4164,10 @@ GRANT ALL ON FUNCTION meterbook.finish_stripe_event(the_id text, the_state text,
 REVOKE ALL ON FUNCTION meterbook.first_flush(request text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.first_grant(grant_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.first_grant(grant_key text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.first_grant(grant_key text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.first_said(keys uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_writer;

@@ -427,11 +427,11 @@ begin
 end $$;
 
 create function meterbook.first_said(keys uuid[])
-returns table (key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint)
+returns table (key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint, corrects uuid)
 language sql stable security definer set search_path = meterbook, pg_temp as $$
   -- What the first writers of these keys said.
   select k.key, coalesce(a.external_id, '#' || l.actor_id), l.category, l.source, l.description, l.amount,
-         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id)
+         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id), l.corrects
   from meterbook.event_key k
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.actor a on a.id = l.actor_id

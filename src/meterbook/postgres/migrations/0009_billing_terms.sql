@@ -226,10 +226,10 @@ language sql immutable as $$
 $$;
 
 create function meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamptz)
-returns table (n integer, outcome text, entity_id bigint, actor text, workspace text)
+returns table (n integer, outcome text, entity_id bigint, actor text, workspace text, first_key uuid, first_settled numeric)
 language plpgsql security definer set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan as $$
 -- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
--- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
+-- ending it at this moment, and nothing was done. A dead one that is settled keeps its state. `first_…`: what it was settled with before.
 #variable_conflict use_column
 declare
   moment timestamptz := meterbook.permitted(end_holds.at);
@@ -237,7 +237,7 @@ declare
 begin
   return query
   with asked as materialized (
-    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
+    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was, h.settle_key as first_key, h.settled as first_settled,
            case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
                 else meterbook.ending_of(h, u.how, u.settle_key, u.settled, moment) end as outcome
     from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
@@ -251,7 +251,7 @@ begin
     insert into meterbook.hold_end (entity_id, amount, hold_key)
     select a.entity_id, a.amount, a.hold_key from asked a
     where a.was = 'active' and (a.outcome = 'active' or a.outcome = 'expired' and a.how = 'settled'))
-  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
+  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace, a.first_key, a.first_settled from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
 end $$;
 
 create function meterbook.lock_hold(hold_key text) returns void
@@ -346,6 +346,13 @@ begin
   return case when (known.entity_id, known.cents, known.source, known.priority) = (the_entity, cents, source, priority)
                    and known.expires_at is not distinct from expires_at then 'replayed' else 'conflict' end;
 end $$;
+
+create function meterbook.first_grant(grant_key text)
+returns table (entity_id bigint, cents bigint, source text, priority integer, expires_at timestamptz)
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  -- What the first grant of this key said.
+  select g.entity_id, g.cents, g.source, g.priority, g.expires_at from meterbook.credit_grant g where g.grant_key = first_grant.grant_key
+$$;
 
 create function meterbook.fence_period(the_entity bigint, the_period bigint) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
@@ -477,7 +484,7 @@ revoke all on all functions in schema meterbook from public;
 grant execute on function
   meterbook.admission_terms, meterbook.lock_and_read_gate, meterbook.write_holds, meterbook.lock_hold, meterbook.end_holds, meterbook.lock_period, meterbook.lock_and_read_period,
   meterbook.lock_and_fold_period, meterbook.write_charge,
-  meterbook.grant_credit, meterbook.fence_period, meterbook.unfence_period, meterbook.seal_period
+  meterbook.grant_credit, meterbook.first_grant, meterbook.fence_period, meterbook.unfence_period, meterbook.seal_period
   to meterbook_writer, meterbook_importer;
 grant execute on function meterbook.period_terms, meterbook.figure_terms, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of
   to meterbook_reader, meterbook_importer;

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from meterbook.core.admission import Admission, admission_derivation, billing_off, check_failed
 from meterbook.core.derivation import Derivation
+from meterbook.core.entries import check_party
 from meterbook.core.ledgers import Billed, Charge, CreditAccount, MemberCap, OutboxRow, Swept
 from meterbook.errors import Unavailable
 from meterbook.sync.book.holding import HoldingCalls
@@ -18,7 +19,7 @@ from meterbook.sync.operations.check_admission import check_admission, read_admi
 from meterbook.sync.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
 from meterbook.sync.operations.grant_credit import PRIORITY, CreditTerms, grant_credit, read_credits
 from meterbook.sync.operations.read_usage import read_usage
-from meterbook.sync.operations.set_limit import set_baseline, set_limit, set_member_cap
+from meterbook.sync.operations.set_limit import check_block, set_baseline, set_limit, set_member_cap
 from meterbook.sync.postgres import billing
 
 CHECK_TIMEOUT_S = 5
@@ -38,6 +39,7 @@ class BillingCalls(HoldingCalls):
         """
         if not self._billing:
             return billing_off()
+        check_party(actor, workspace)
         try:
             with self._pool.connection(CHECK_TIMEOUT_S) as conn:
                 return check_admission(conn, actor, workspace, self._catalog, self._attribute_on(conn), self._at())
@@ -46,6 +48,7 @@ class BillingCalls(HoldingCalls):
 
     def explain_check(self, actor: str, *, workspace: str | None = None) -> Derivation:
         """Why a check of this actor answers what it answers now. Raises what would make it fail."""
+        check_party(actor, workspace)
         with self._pool.connection() as conn:
             attribute = self._attribute_on(conn)
             facts = read_admission(conn, actor, workspace, self._catalog, attribute, self._at())
@@ -71,12 +74,14 @@ class BillingCalls(HoldingCalls):
 
     def block(self, entity: str, *, reason: str, reference: str = "") -> bool:
         """`payment_failed`, `dispute` or `administrative`; `reference` names the invoice or dispute. True if something changed."""
+        check_block(reason, reference)
         with self._pool.connection() as conn:
             entity_id = self._entity_id(conn, entity)
             return billing.set_block(conn, entity_id, reason, reference, blocked=True, at=self._at())
 
     def unblock(self, entity: str, *, reason: str, reference: str = "") -> bool:
         """Ends that block alone; touches nothing that was billed."""
+        check_block(reason, reference)
         with self._pool.connection() as conn:
             entity_id = self._entity_id(conn, entity)
             return billing.set_block(conn, entity_id, reason, reference, blocked=False, at=self._at())

@@ -13,8 +13,9 @@ from psycopg import Connection
 from meterbook.book.groups import GROUP_KEY_WAIT_MS
 from meterbook.book.lanes_threads import Lanes
 from meterbook.core.admission import check_failed
-from meterbook.core.entries import check_text
-from meterbook.core.holding import HoldTerms
+from meterbook.core.arguments import check_limit
+from meterbook.core.entries import check_party
+from meterbook.core.holding import HoldTerms, Placed
 from meterbook.core.ledgers import HoldState
 from meterbook.core.plans import Catalog
 from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
@@ -65,7 +66,7 @@ class HoldingCalls(LedgerAccess):
         stripe: StripeAccount | None = None,
     ) -> None:
         super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
-        self._holding: Lanes[HoldTerms, HoldState | None] = Lanes(self._hold_group, let_go=self._let_go)
+        self._holding: Lanes[HoldTerms, Placed | None] = Lanes(self._hold_group, let_go=self._let_go)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}
 
@@ -79,14 +80,17 @@ class HoldingCalls(LedgerAccess):
         ttl_s: int = HOLD_TTL_S,
         workspace: str | None = None,
     ) -> Iterator["Hold"]:
-        """Sets money aside until it is settled, released or `ttl_s` have passed; leaving unsettled releases it. Raises `Denied`."""
-        state = self.place_hold(actor, amount=amount, hold_id=hold_id, ttl_s=ttl_s, workspace=workspace)
-        held = Hold(self, state)
+        """Sets money aside until it is settled, released or `ttl_s` have passed; leaving unsettled releases it. Raises `Denied`.
+
+        A `hold_id` that was there already is the same hold, and stays when this block is left: whoever it was granted to may still work.
+        """
+        placed = self._ask(actor, amount, hold_id, ttl_s, workspace)
+        held = Hold(self, placed.state)
         try:
             yield held
         finally:
-            if not held.ended:
-                self.release(state.id)
+            if placed.is_new and not held.ended:
+                self.release(held.id)
 
     def place_hold(
         self,
@@ -98,9 +102,12 @@ class HoldingCalls(LedgerAccess):
         workspace: str | None = None,
     ) -> HoldState:
         """The same without a block: `settle` and `release` end it, from whatever process. The same `hold_id` again is the same hold."""
-        check_text("actor", actor)
-        if workspace is not None:
-            check_text("workspace", workspace)
+        return (self._ask(actor, amount, hold_id, ttl_s, workspace)).state
+
+    def _ask(
+        self, actor: str, amount: str | Decimal | int, hold_id: str | None, ttl_s: int, workspace: str | None
+    ) -> Placed:
+        check_party(actor, workspace)
         wanted_id = uuid4().hex if hold_id is None else hold_id
         money = check_hold(amount, wanted_id, ttl_s)
         wanted = HoldTerms(actor, workspace, money, wanted_id, ttl_s, self._billing, is_named=hold_id is not None)
@@ -109,11 +116,11 @@ class HoldingCalls(LedgerAccess):
         except Unavailable as error:
             raise Denied(check_failed(str(error))) from error
 
-    def _let_go(self, wanted: HoldTerms, state: HoldState | None) -> None:
+    def _let_go(self, wanted: HoldTerms, placed: Placed | None) -> None:
         """Nobody knows the id of a hold whose caller was cancelled while it was granted, unless he gave it: he may ask again then."""
-        if state is not None and not wanted.is_named:
+        if placed is not None and not wanted.is_named:
             with suppress(MeterbookError):  # it runs out by itself
-                self.release(state.id)
+                self.release(placed.state.id)
 
     def settle(
         self,
@@ -145,9 +152,10 @@ class HoldingCalls(LedgerAccess):
 
     def holds(self, entity: str, *, limit: int = 100) -> list[HoldState]:
         """Newest first, ended ones too."""
+        check_limit(limit, HOLDS_PER_LIST_MAX)
         with self._pool.connection() as conn:
             entity_id = self._entity_id(conn, entity)
-            return holds.list_holds(conn, entity_id, self._at(), min(limit, HOLDS_PER_LIST_MAX))
+            return holds.list_holds(conn, entity_id, self._at(), limit)
 
     # -------------------------------------------------------------------------------------------------------------- private
 
@@ -155,7 +163,7 @@ class HoldingCalls(LedgerAccess):
         self._holding.drain()
         self._ending.drain()
 
-    def _place(self, wanted: HoldTerms) -> HoldState:
+    def _place(self, wanted: HoldTerms) -> Placed:
         """Who pays is only guessed here, from the last time: under the gate it is looked up, and another payer's gate comes next."""
         for _ in range(ATTEMPTS_MAX):
             entity_id = self._payers.get(wanted.party)

@@ -4,6 +4,7 @@
 from typing import Any
 
 from meterbook.book.in_thread_threads import in_thread
+from meterbook.core.arguments import check_limit
 from meterbook.core.ledgers import DeliveryState, Relayed, StripeApplied, StripeEventState
 from meterbook.errors import (
     InProgress,
@@ -23,7 +24,7 @@ from meterbook.sync.operations.apply_stripe_event import SETTLED, LookNeeded, Me
 from meterbook.sync.postgres import billing, deliveries, stripe_events
 
 ROWS_PER_RELAY_MAX = 100
-EVENTS_PER_LIST_MAX = 1000
+ROWS_PER_LIST_MAX = 1000
 APPLY_ATTEMPTS_MAX = 5
 """Deadlocks and locks that last too long, and objects that have to be fetched, in one delivery of an event."""
 
@@ -64,8 +65,9 @@ class StripeCalls(LedgerAccess):
 
     def stripe_events(self, *, state: str | None = None, limit: int = 100) -> list[StripeEventState]:
         """What was received and what became of it, newest first; `state`: pending, applied, ignored, stale or failed."""
+        check_limit(limit, ROWS_PER_LIST_MAX)
         with self._pool.connection() as conn:
-            return stripe_events.list_events(conn, state, min(limit, EVENTS_PER_LIST_MAX))
+            return stripe_events.list_events(conn, state, limit)
 
     # --------------------------------------------------------------------------------------------------------------- outbox
 
@@ -80,6 +82,7 @@ class StripeCalls(LedgerAccess):
         self, entity: str | None = None, *, state: str | None = None, limit: int = ROWS_PER_RELAY_MAX
     ) -> list[DeliveryState]:
         """What became of the outbox's rows, newest first; `state`: due, leased, delivered or dead."""
+        check_limit(limit, ROWS_PER_LIST_MAX)
         with self._pool.connection() as conn:
             entity_id = None if entity is None else self._entity_id(conn, entity)
             return billing.list_deliveries(conn, entity_id, state, limit)

@@ -2,13 +2,16 @@
 """Why a figure is what it is (BEHAVIOUR §14): its formula, the terms, and the rows behind them; late rows apart."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from psycopg import Connection
 
 from meterbook.core.bill_derivation import bill_derivation
 from meterbook.core.derivation import Derivation, counted
+from meterbook.core.money import EXACT
 from meterbook.core.usage_report import UsageReport
 from meterbook.sync.postgres import billing, reading
 from meterbook.sync.postgres.reading import EntryRow, LateSum
@@ -47,17 +50,34 @@ def _total(usage: UsageReport, rows: Sequence[EntryRow], late: Sequence[LateSum]
 
 def _source(usage: UsageReport, source: str, below: dict[tuple[str, str], list[EntryRow]], rows_max: int) -> Derivation:
     descriptions = tuple(
-        Derivation(description, amount, "", tuple(map(_row, below[source, description][:rows_max])))
+        Derivation(description, amount, "", tuple(_rows(below[source, description], rows_max)))
         for (its_source, description), amount in usage.by_description.items()
         if its_source == source
     )
     return Derivation(source, usage.by_source[source], "", descriptions)
 
 
+def _rows(rows: Sequence[EntryRow], rows_max: int) -> Iterator[Derivation]:
+    """The largest of one description, and the others as a sum: nothing of a figure goes unsaid."""
+    shown = rows[:rows_max]
+    yield from map(_row, shown)
+    if shown:
+        yield from _others(shown, shown[0].entries_alike, shown[0].amount_alike)
+
+
+def _others(shown: Sequence[EntryRow], entries: int, amount: Decimal) -> Iterator[Derivation]:
+    if entries > len(shown):
+        rest = reduce(EXACT.subtract, (row.amount for row in shown), amount)
+        yield Derivation("others", rest, note=f"{counted(entries - len(shown))} more")
+
+
 def _late(late: LateSum, rows: Sequence[EntryRow]) -> Derivation:
-    below = tuple(_row(row) for row in rows if row.belongs_to == late.belongs_to)
+    shown = [row for row in rows if row.belongs_to == late.belongs_to][:LATE_ROWS_MAX]
     return Derivation(
-        "of which late", late.amount, f"{counted(late.entries)} of closed period {late.belongs_to}", below
+        "of which late",
+        late.amount,
+        f"{counted(late.entries)} of closed period {late.belongs_to}",
+        (*map(_row, shown), *_others(shown, late.entries, late.amount)),
     )
 
 

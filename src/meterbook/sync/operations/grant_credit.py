@@ -2,12 +2,13 @@
 """Grants credit, once a grant id (BEHAVIOUR §9)."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection
 
+from meterbook.core.arguments import check_moment, check_whole
 from meterbook.core.credits import Grant, spendable_cents
 from meterbook.core.entries import check_parsed, check_text
 from meterbook.core.ledgers import CreditAccount
@@ -16,9 +17,12 @@ from meterbook.errors import Conflict, InvalidUsage, KeyConflict, Problem
 from meterbook.sync.postgres import billing
 
 PRIORITY = 50
+PRIORITY_BOUND = 1_000_000
 PURCHASE_MIN_CENTS, PURCHASE_MAX_CENTS = 10_00, 1000_00
 OURS = ("close:", "correction:", "moved:")
 """Grant ids begin so that are the engine's own: what is given back, and what passes on with a subscription."""
+
+Said = dict[str, str | Decimal | int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,8 @@ def grant_credit(conn: Connection[Any], entity_id: int, terms: CreditTerms, at: 
         at=at,
     )
     if outcome == "conflict":
-        raise KeyConflict(
-            [Conflict(0, terms.grant_id, {}, {"amount": Decimal(amount_cents).scaleb(-2), "source": terms.source})]
-        )
+        now = _said(terms.source, terms.priority, terms.expires_at, amount_cents)
+        raise _conflict(conn, terms.grant_id, entity_id, now)
     return outcome == "granted"
 
 
@@ -69,7 +72,21 @@ def grant_back(
         at=at,
     )
     if outcome == "conflict":
-        raise KeyConflict([Conflict(0, grant_id, {}, {"amount": Decimal(cents).scaleb(-2), "source": "correction"})])
+        raise _conflict(conn, grant_id, entity_id, _said("correction", PRIORITY, None, cents))
+
+
+def _conflict(conn: Connection[Any], grant_id: str, entity_id: int, now: Said) -> KeyConflict:
+    """Of whom the grant is, is said only where that differs: the key may be another entity's."""
+    known = billing.find_first_grant(conn, grant_id)
+    first = _said(known.source, known.priority, known.expires_at, known.cents)
+    if known.entity_id != entity_id:
+        first, now = first | {"entity_id": known.entity_id}, now | {"entity_id": entity_id}
+    return KeyConflict([Conflict(0, grant_id, first, now)])
+
+
+def _said(source: str, priority: int, expires_at: datetime | None, cents: int) -> Said:
+    until = "never" if expires_at is None else expires_at.astimezone(UTC).isoformat()
+    return {"amount": Decimal(cents).scaleb(-2), "source": source, "priority": priority, "expires_at": until}
 
 
 def read_credits(conn: Connection[Any], entity_id: int, now: datetime) -> CreditAccount:
@@ -88,6 +105,7 @@ def _check(terms: CreditTerms) -> int:
     if terms.source == "purchase" and not PURCHASE_MIN_CENTS <= amount_cents <= PURCHASE_MAX_CENTS:
         message = f"{terms.amount} is not between 10.00 and 1000.00"
         raise InvalidUsage([Problem(None, "amount", "purchase_out_of_bounds", message)])
-    if terms.expires_at is not None and terms.expires_at.utcoffset() is None:
-        raise InvalidUsage([Problem(None, "expires_at", "naive_time", "has no time zone: pass an aware datetime")])
+    check_whole("priority", terms.priority, -PRIORITY_BOUND, PRIORITY_BOUND)
+    if terms.expires_at is not None:
+        check_moment("expires_at", terms.expires_at)
     return amount_cents

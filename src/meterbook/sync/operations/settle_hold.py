@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from psycopg import Connection
 
@@ -160,7 +161,9 @@ def _refusal(ended: EndedHold, ending: Ending) -> MeterbookError | None:
     if ended.outcome == "unknown":
         return UnknownHold(f"no hold has the id {ending.hold_id!r}")
     if ended.outcome == "conflict":
-        return KeyConflict([Conflict(0, ending.hold_id, {}, {"amount": ending.said.settled})])
+        key = None if ending.said.settle_key is None else str(UUID(ending.said.settle_key))
+        first = {"amount": ended.first_settled, "entry": ended.first_key}
+        return KeyConflict([Conflict(0, ending.hold_id, first, {"amount": ending.said.settled, "entry": key})])
     return None
 
 

@@ -136,6 +136,24 @@ def grant_credit(
     return outcome
 
 
+class FirstGrant(NamedTuple):
+    entity_id: int
+    cents: int
+    source: str
+    priority: int
+    expires_at: datetime | None
+
+
+def find_first_grant(conn: Connection[Any], grant_key: str) -> FirstGrant:
+    """What the grant that has this key says."""
+    with refusals():
+        with conn.cursor(row_factory=args_row(FirstGrant)) as cursor:
+            cursor.execute(SQL["find_first_grant"], {"grant_key": grant_key})
+            first = cursor.fetchone()
+    assert first is not None  # noqa: S101  nothing deletes a grant
+    return first
+
+
 def fence_period(conn: Connection[Any], entity_id: int, period_id: int) -> None:
     _scalar(conn, "fence_period", {"entity_id": entity_id, "period_id": period_id})
 

@@ -103,6 +103,8 @@ class EndedHold(NamedTuple):
     entity_id: int | None
     actor: str | None
     workspace: str | None
+    first_key: str | None
+    first_settled: Decimal | None
 
 
 class EndingSaid(NamedTuple):

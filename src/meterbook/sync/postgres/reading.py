@@ -65,7 +65,7 @@ def list_entries(conn: Connection[Any], arguments: Mapping[str, Any]) -> list[di
 
 
 class EntryRow(NamedTuple):
-    """A row behind a figure."""
+    """A row behind a figure; `…_alike`: all of its source and description, itself included."""
 
     id: str
     actor: str
@@ -76,6 +76,8 @@ class EntryRow(NamedTuple):
     belongs_to: int | None
     corrects: str | None
     reason: str | None
+    entries_alike: int
+    amount_alike: Decimal
 
 
 def list_largest_entries(

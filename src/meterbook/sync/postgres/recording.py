@@ -158,6 +158,7 @@ class FirstSaid(NamedTuple):
     amount: Decimal
     entity: str
     period: int
+    corrects: str | None
 
 
 def list_first_said(conn: Connection[Any], keys: Sequence[str]) -> dict[str, FirstSaid]:
