@@ -247,11 +247,16 @@ class Conflict:
     now: Mapping[str, str | Decimal | int | None]
 
     def __str__(self) -> str:
+        return f"entry {self.index}: {self.versions}"
+
+    @property
+    def versions(self) -> str:
+        """What differs, then and now, without the place in the call."""
         differing = (name for name in self.now if self.now[name] is not None and self.now[name] != self.first.get(name))
         shown = ", ".join(
             f"{name} {_said(self.first.get(name))} then, {_said(self.now[name])} now" for name in differing
         )
-        return f"entry {self.index}: its key was used for something else ({shown})"
+        return f"its key was used for something else ({shown})"
 
 
 class KeyConflict(MeterbookError):

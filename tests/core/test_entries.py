@@ -54,7 +54,7 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 def sized(size: int) -> dict[str, str]:
-    return {"a": "x" * (size - len('{"a":""}'))}
+    return {"a": "x" * (size - len('{"a": ""}'))}
 
 
 cyclic: dict[str, Any] = {}
@@ -103,7 +103,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("metadata", {("a",): 1}, "invalid_metadata"),
     ("metadata", {"a": 10**5000}, "invalid_metadata"),
     ("metadata", sized(4097), "too_large"),
-    ("metadata", {"a": "é" * 2045}, "too_large"),
+    ("metadata", {"a": "é" * 2044}, "too_large"),
     ("metadata", deep(5), "too_deep"),
     ("metadata", {"a": [[[[1]]]]}, "too_deep"),
     ("metadata", cyclic, "too_deep"),
@@ -175,7 +175,7 @@ EDGES: list[dict[str, Any]] = [
     {"entity": "user:a:b"},
     {"period": 2**63 - 1},
     {"metadata": sized(4096)},
-    {"metadata": {"a": "é" * 2044}},
+    {"metadata": {"a": "é" * 2043}},
     {"metadata": deep(4)},
     {"metadata": {"a": [[[1]]]}},
     {"metadata": {}},

@@ -94,3 +94,59 @@ def test_a_running_total_of_no_request_or_no_amount_is_refused(database_url: str
     with pytest.raises(psycopg.DatabaseError, match="needs the request"):
         query(database_url, f"select meterbook.record_cumulative({request_id}, 'ada', {total}, 'workflow', 'gpt-4o')")
     assert count(database_url) == count(database_url, "cumulative_request") == 0
+
+
+@pytest.mark.parametrize(
+    ("metadata", "constraint"),
+    [
+        ("jsonb_build_object('a', repeat('x', 4096))", "entry_metadata_has_a_size"),
+        ("""'{"a": {"b": {"c": {"d": {}}}}}'::jsonb""", "entry_metadata_has_a_depth"),
+        ("""'{"a": [[[[]]]]}'::jsonb""", "entry_metadata_has_a_depth"),
+        ("'[1]'::jsonb", "entry_metadata_is_an_object"),
+        ("""'"x"'::jsonb""", "entry_metadata_is_an_object"),
+    ],
+)
+def test_metadata_is_a_small_object(database_url: str, metadata: str, constraint: str) -> None:
+    """4 kB, 4 levels, as from Python: whoever writes it, and nothing of the call is written."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        call(database_url, metadatas=f"array[{metadata}]")
+    assert refused.value.diag.constraint_name == constraint
+    assert count(database_url) == count(database_url, "entry_metadata") == 0
+    assert call(database_url, metadatas="""array['{"a": {"b": {"c": {"d": 1}}}}'::jsonb]""") == [("inserted",)]
+
+
+@pytest.mark.parametrize("key", ["''", "repeat('k', 513)"])
+def test_an_event_key_that_is_none_makes_no_key(database_url: str, key: str) -> None:
+    """Empty: everybody's forgotten key would be one. Longer than any other surface takes it: it could be said by SQL alone."""
+    with pytest.raises(psycopg.DatabaseError, match="1 to 512 characters"):
+        query(database_url, f"select meterbook.event_key({key})")
+
+
+@pytest.mark.parametrize(
+    ("other", "outcome"),
+    [
+        ({"actors": "array['']"}, "invalid_actor"),
+        ({"actors": "array[null]::text[]"}, "invalid_actor"),
+        ({"entities": "array['']"}, "unknown_entity"),
+        ({"entities": "array['team:x']"}, "unknown_entity"),
+        ({"entities": "array['user:']"}, "unknown_entity"),
+        ({"entities": "array['user:new']"}, "unattributed"),
+    ],
+)
+def test_what_no_attribution_mends_is_not_called_unattributed(
+    database_url: str, other: dict[str, str], outcome: str
+) -> None:
+    """A caller that attributes and tries again would go on for ever."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    assert call(database_url, **other) == [(outcome,)]
+    assert count(database_url) == 0
+
+
+@pytest.mark.parametrize("at", ["infinity", "-infinity"])
+def test_a_moment_is_finite(database_url: str, at: str) -> None:
+    """Also the owner's, who is believed about the future: what is recorded then would be in no month."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    with pytest.raises(psycopg.DatabaseError, match="is no moment"):
+        call(database_url, at=f"'{at}'")
+    assert count(database_url) == 0

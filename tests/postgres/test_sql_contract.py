@@ -67,6 +67,7 @@ async def test_each_outcome_of_the_type_can_be_reached(book: Book, database_url:
         *call(database_url, ("c", "u", "1"), entities="array['user:u']", payer_ids="array[-1]"),
         *call(database_url, ("c", "u", "1"), periods=f"array[{other}]"),
         *call(database_url, ("c", "u", "1"), occurred_ats=future),
+        *call(database_url, ("c", "", "1")),
     }
     held = [EXAMPLE.replace("user_42", "u").replace("run_9:gpt-4o:0", "held")]
     async with holding(database_url, *held):
@@ -144,7 +145,14 @@ def shared(databases: Any) -> Any:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=TEXT, actor=TEXT, source=TEXT, description=TEXT, amount=AMOUNT, currency=st.sampled_from(["USD", "EUR"]))
+@given(
+    key=TEXT.filter(bool),
+    actor=TEXT,
+    source=TEXT,
+    description=TEXT,
+    amount=AMOUNT,
+    currency=st.sampled_from(["USD", "EUR"]),
+)
 def test_keys_and_fingerprints_are_the_same_in_python_and_in_sql(
     shared: Any, key: str, actor: str, source: str, description: str, amount: Decimal, currency: str
 ) -> None:

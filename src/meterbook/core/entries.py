@@ -446,7 +446,9 @@ def _check_metadata(metadata: object) -> str:
     if _levels(metadata) > METADATA_LEVELS_MAX:
         raise _Refused("metadata", "too_deep", f"has more than {METADATA_LEVELS_MAX} levels")
     try:
-        text = json.dumps(metadata, default=_plain_mapping, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(
+            metadata, default=_plain_mapping, allow_nan=False, ensure_ascii=False
+        )  # spaced as PostgreSQL writes it
         size = len(text.encode())
     except (TypeError, ValueError) as wrong:
         raise _Refused("metadata", "invalid_metadata", f"is not JSON: {wrong}") from None

@@ -53,7 +53,7 @@ CREATE TYPE meterbook.recorded AS (
 	recorded_at timestamp with time zone
 );
 
-COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future.';
+COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future | invalid_actor.';
 
 CREATE DOMAIN meterbook.usage_amount AS numeric
 	CONSTRAINT usage_log_amount_is_money CHECK (((VALUE <> 'NaN'::numeric) AND (VALUE > '-1000000000000'::numeric) AND (VALUE < '1000000000000'::numeric) AND (VALUE = round(VALUE, 12))));
@@ -63,6 +63,11 @@ CREATE DOMAIN meterbook.usage_category AS text
 
 CREATE DOMAIN meterbook.usage_description AS text
 	CONSTRAINT usage_log_description_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 512)));
+
+CREATE DOMAIN meterbook.usage_metadata AS jsonb
+	CONSTRAINT entry_metadata_has_a_depth CHECK ((NOT jsonb_path_exists(VALUE, 'strict $.**{4}?(@.type() == "object" || @.type() == "array")'::jsonpath)))
+	CONSTRAINT entry_metadata_has_a_size CHECK ((octet_length((VALUE)::text) <= 4096))
+	CONSTRAINT entry_metadata_is_an_object CHECK ((jsonb_typeof(VALUE) = 'object'::text));
 
 CREATE DOMAIN meterbook.usage_source AS text
 	CONSTRAINT usage_log_source_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 128)));
@@ -987,11 +992,16 @@ CREATE FUNCTION meterbook.erase_stripe_events(the_entity bigint) RETURNS void
 $$;
 
 CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
-  -- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
-  select encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid
-$$;
+-- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
+begin
+  if length(event_key) not between 1 and 512 then
+    raise exception using errcode = 'MB050', message = format('an event_key has 1 to 512 characters, this one %s', length(event_key)),
+      hint = 'Name the intent to charge: the run, the step, the model.';
+  end if;
+  return encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid;
+end $$;
 
 CREATE FUNCTION meterbook.existing_organization(organization text) RETURNS bigint
     LANGUAGE plpgsql STABLE
@@ -1959,6 +1969,9 @@ CREATE FUNCTION meterbook.permitted(at timestamp with time zone) RETURNS timesta
 -- A time that a caller passes. It may lie back; ahead only if the ledger's owner says so, in tests and replays: time opens and closes periods,
 -- and one who is early opens them for everybody.
 begin
+  if not isfinite(at) then
+    raise exception using errcode = 'MB050', message = format('%s is no moment', at), hint = 'Leave `at` out: the database has a clock.';
+  end if;
   if at - clock_timestamp() > interval '1 second'
      and not pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'meterbook'), 'member') then
     raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database', at),
@@ -2374,9 +2387,10 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
+  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
   if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if entity like 'organization:%' and named_id is null then return 'unknown_entity'; end if;
+  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
   if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
     return 'attribution_disagrees';
@@ -3312,7 +3326,7 @@ CREATE TABLE meterbook.entry_metadata (
     entity_id bigint NOT NULL,
     key uuid NOT NULL,
     recorded_at timestamp with time zone NOT NULL,
-    metadata jsonb NOT NULL
+    metadata meterbook.usage_metadata NOT NULL
 );
 
 COMMENT ON TABLE meterbook.entry_metadata IS 'What callers said besides the money. May be pruned; no figure depends on it.';

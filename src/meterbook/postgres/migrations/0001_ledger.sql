@@ -15,6 +15,9 @@ language plpgsql stable strict as $$
 -- A time that a caller passes. It may lie back; ahead only if the ledger's owner says so, in tests and replays: time opens and closes periods,
 -- and one who is early opens them for everybody.
 begin
+  if not isfinite(at) then
+    raise exception using errcode = 'MB050', message = format('%s is no moment', at), hint = 'Leave `at` out: the database has a clock.';
+  end if;
   if at - clock_timestamp() > interval '1 second'
      and not pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'meterbook'), 'member') then
     raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database', at),
@@ -173,6 +176,11 @@ create domain meterbook.usage_description as text constraint usage_log_descripti
 create domain meterbook.usage_time as timestamptz constraint usage_log_occurred_at_is_finite
   check (value >= '1970-01-01 00:00+00' and value < 'infinity');
 
+create domain meterbook.usage_metadata as jsonb
+  constraint entry_metadata_is_an_object check (jsonb_typeof(value) = 'object')
+  constraint entry_metadata_has_a_size check (octet_length(value::text) <= 4096)
+  constraint entry_metadata_has_a_depth check (not jsonb_path_exists(value, 'strict $.**{4} ? (@.type() == "object" || @.type() == "array")'));
+
 create table meterbook.usage_log (
   entity_id        bigint not null,
   recorded_at      timestamptz not null,
@@ -204,7 +212,7 @@ create table meterbook.entry_metadata (
   entity_id   bigint not null,
   key         uuid not null,
   recorded_at timestamptz not null,
-  metadata    jsonb not null,
+  metadata    meterbook.usage_metadata not null,
   primary key (entity_id, key)
 );
 comment on table meterbook.entry_metadata is 'What callers said besides the money. May be pruned; no figure depends on it.';

@@ -8,10 +8,15 @@ language sql immutable parallel safe as $$
 $$;
 
 create function meterbook.event_key(event_key text) returns uuid
-language sql immutable parallel safe strict as $$
-  -- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
-  select encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid
-$$;
+language plpgsql immutable parallel safe strict as $$
+-- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
+begin
+  if length(event_key) not between 1 and 512 then
+    raise exception using errcode = 'MB050', message = format('an event_key has 1 to 512 characters, this one %s', length(event_key)),
+      hint = 'Name the intent to charge: the run, the step, the model.';
+  end if;
+  return encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid;
+end $$;
 
 create function meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text default 'USD')
 returns uuid language sql immutable parallel safe strict as $$
@@ -33,7 +38,7 @@ create type meterbook.recorded as (
 comment on type meterbook.recorded is
   'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | '
   'not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | '
-  'period_of_another_payer | occurred_in_the_future.';
+  'period_of_another_payer | occurred_in_the_future | invalid_actor.';
 
 create function meterbook.record_usage(
   keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[],
@@ -353,9 +358,10 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
+  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
   if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if entity like 'organization:%' and named_id is null then return 'unknown_entity'; end if;
+  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
   if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
     return 'attribution_disagrees';

@@ -120,5 +120,5 @@ def _problems(refusal: MeterbookError) -> list[Problem]:
     if isinstance(refusal, InvalidUsage):
         return list(refusal.problems)
     if isinstance(refusal, KeyConflict):
-        return [Problem(conflict.index, "event_key", refusal.code, str(conflict)) for conflict in refusal.conflicts]
+        return [Problem(conflict.index, "event_key", refusal.code, conflict.versions) for conflict in refusal.conflicts]
     raise refusal

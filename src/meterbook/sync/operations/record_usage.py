@@ -30,6 +30,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "unknown_entity": ("entity", "is not known: call put_organization first"),
     "attribution_disagrees": ("entity", "disagrees with the workspace or the attribution, which name another payer"),
     "period_of_another_payer": ("period", "is not a period of the payer"),
+    "invalid_actor": ("actor", "is nobody"),
     "occurred_in_the_future": ("occurred_at", "is more than 5 minutes ahead of the ledger's clock"),
 }
 """Outcomes that name a mistake: the field, and what is wrong with it."""
