@@ -10,9 +10,16 @@ from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport
 
 Reason = Literal[
-    "below_threshold", "plan_without_overage", "not_active", "blocked", "no_stripe_ids", "no_owner", "period_not_open"
+    "below_threshold",
+    "plan_without_overage",
+    "not_active",
+    "blocked",
+    "no_stripe_ids",
+    "no_owner",
+    "period_not_open",
+    "event_waits",
 ]
-"""Why nothing was billed; `no_stripe_ids` and `no_owner` defer a close, the others don't."""
+"""Why nothing was billed; `no_stripe_ids`, `no_owner` and `event_waits` defer a close, the others don't."""
 
 
 @dataclass(frozen=True, slots=True)

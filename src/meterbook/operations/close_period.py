@@ -1,6 +1,7 @@
 """Closes a period by the clock (BEHAVIOUR §10): fenced in one transaction, so that recordings treat it as closed; sealed in another.
 
-Idempotent: whoever comes second finds it closed. Only a charge that can't be addressed defers it.
+Idempotent: whoever comes second finds it closed. Only a charge defers it that can't be addressed, or
+whose amount an event that could not be applied may change.
 """
 
 from datetime import datetime
@@ -13,6 +14,7 @@ from meterbook.core.give_back import given_back_at_close
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
 from meterbook.operations.grant_credit import grant_back
+from meterbook.operations.wait_for_events import unless_an_event_waits
 from meterbook.postgres import billing
 from meterbook.postgres.billing import LockedPeriod
 
@@ -28,7 +30,7 @@ async def fence_period(
     usage = _report(locked, catalog)
     if usage is None or locked.state == "closed" or usage.facts.at < usage.period.ends_at + catalog.settlement_grace:
         return "nothing_to_do"
-    bill = final_bill(usage, catalog)
+    bill = await unless_an_event_waits(conn, usage, final_bill(usage, catalog))
     if bill.reason is not None:
         await billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
         return "deferred"
@@ -44,7 +46,7 @@ async def seal_period(
     usage = _report(locked, catalog)
     if usage is None:
         return "nothing_to_do"
-    bill = final_bill(usage, catalog)
+    bill = await unless_an_event_waits(conn, usage, final_bill(usage, catalog))
     if bill.reason is not None:
         await billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
         return "deferred"

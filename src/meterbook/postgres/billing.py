@@ -93,6 +93,11 @@ def _locked(said: Mapping[str, Any]) -> LockedPeriod:
     )
 
 
+async def event_waits(conn: AsyncConnection[Any], entity_id: int, period_id: int) -> bool:
+    """Whether Stripe told something of its subscription that could not be applied."""
+    return bool(await _scalar(conn, "event_waits", {"entity_id": entity_id, "period_id": period_id}))
+
+
 async def write_bill(conn: AsyncConnection[Any], facts: PeriodFacts, kind: str, bill: Bill, overage: Decimal) -> None:
     await _scalar(
         conn,

@@ -21,6 +21,9 @@ select meterbook.lock_and_read_period(%(entity_id)s::bigint, %(period_id)s::bigi
 -- name: lock_and_fold_period
 select meterbook.lock_and_fold_period(%(entity_id)s::bigint, %(period_id)s::bigint, %(at)s::timestamptz)
 
+-- name: event_waits
+select meterbook.event_waits(%(entity_id)s, %(period_id)s)
+
 -- name: write_charge
 select meterbook.write_charge(%(entity_id)s, %(period_id)s, %(kind)s, %(charged)s, %(credits)s, %(written_off)s, %(overage)s::numeric,
                               %(grant_ids)s::bigint[], %(grant_cents)s::bigint[], coalesce(%(at)s::timestamptz, clock_timestamp()))

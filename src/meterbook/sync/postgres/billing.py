@@ -90,6 +90,11 @@ def _locked(said: Mapping[str, Any]) -> LockedPeriod:
     )
 
 
+def event_waits(conn: Connection[Any], entity_id: int, period_id: int) -> bool:
+    """Whether Stripe told something of its subscription that could not be applied."""
+    return bool(_scalar(conn, "event_waits", {"entity_id": entity_id, "period_id": period_id}))
+
+
 def write_bill(conn: Connection[Any], facts: PeriodFacts, kind: str, bill: Bill, overage: Decimal) -> None:
     _scalar(
         conn,
