@@ -21,6 +21,7 @@ from meterbook.operations.grant_credit import PRIORITY
 DEFERRALS = {
     "no_stripe_ids": "its subscription has no Stripe customer and subscription id: put_subscription with them",
     "no_owner": "the organization has no owner to bill: put_organization or transfer_ownership",
+    "event_waits": "Stripe told something of its subscription that could not be applied: `meterbook stripe events --state failed`",
 }
 
 app = typer.Typer()
