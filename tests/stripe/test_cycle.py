@@ -2,63 +2,24 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from stripe import StripeClient
 
 import meterbook
-from meterbook import Book, Catalog, load_catalog
+from meterbook import load_catalog
 from meterbook.stripe.gateway import StripeAccount
 from tests.bills import alerts, check_books, lump
 from tests.conftest import Clock
 from tests.ledger import P1, P2, query, utc, windows
+from tests.stripe.stage import Stage, with_price
 from tests.stripe_server.conftest import shop, stripe_server
 from tests.stripe_server.deliveries import SECRET
 from tests.stripe_server.playing import Shop
 from tests.stripe_server.server import API_KEY, StripeServer
 
 __all__ = ["shop", "stripe_server"]
-
-
-@dataclass
-class Stage:
-    """The ledger and Stripe, on one clock."""
-
-    book: Book
-    server: StripeServer
-    client: StripeClient
-    clock: Clock
-    told: int = 0
-    states: list[tuple[str, str]] = field(default_factory=list)
-
-    async def hear(self) -> None:
-        """Every webhook that was not delivered yet."""
-        deliveries = self.server.deliveries[self.told :]
-        self.told += len(deliveries)
-        for each in deliveries:
-            applied = await self.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
-            self.states.append((applied.kind, applied.state))
-
-    async def go_to(self, at: datetime) -> None:
-        self.server.advance(at)
-        self.clock.now = at
-        await self.hear()
-        await self.book.sweep()
-        await self.book.relay()
-        await self.hear()
-
-    def invoices(self) -> list[tuple[int, str]]:
-        """Ours: cents and status, oldest first."""
-        ours = [each for each in self.server.things("invoice") if each["metadata"].get("meterbook_charge")]
-        return [(each["subtotal"], each["status"]) for each in ours]
-
-
-def with_price(catalog: Catalog, plan: str, price: str) -> Catalog:
-    plans = [replace(each, prices=(price,)) if each.code == plan else each for each in catalog.plans]
-    return replace(catalog, plans=tuple(plans))
 
 
 @pytest.fixture
