@@ -6,8 +6,9 @@ from datetime import datetime
 
 from stripe import StripeClient
 
-from meterbook import Book, Catalog
+from meterbook import Book, Catalog, MeterbookError
 from meterbook.demo.play import SettableClock
+from tests.stripe_server.deliveries import Delivery
 from tests.stripe_server.server import StripeServer
 
 
@@ -21,12 +22,21 @@ class Stage:
     states: list[tuple[str, str]] = field(default_factory=list)
 
     async def hear(self) -> None:
-        """Every webhook that was not delivered yet, with a signature of the present time."""
+        """Every webhook that was not delivered yet, freshly signed; what is refused comes once more, after the others."""
         deliveries = self.server.deliveries[self.told :]
         self.told += len(deliveries)
+        refused = []
         for each in deliveries:
-            applied = await self.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
-            self.states.append((applied.kind, applied.state))
+            try:
+                await self._deliver(each)
+            except MeterbookError:
+                refused.append(each)
+        for each in refused:
+            await self._deliver(each)
+
+    async def _deliver(self, each: Delivery) -> None:
+        applied = await self.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
+        self.states.append((applied.kind, applied.state))
 
     async def go_to(self, at: datetime) -> None:
         self.server.advance(at)
