@@ -165,7 +165,7 @@ async def test_a_change_while_the_last_one_is_under_way_is_sent_too(team: Team, 
 
     def sent_late(*said: Any, is_charged: bool) -> None:
         gateway.set_quantity = send  # type: ignore[method-assign]
-        query(database_url, "select meterbook.set_seats('own', 3, %s)", team.shop.clock.now)
+        query(database_url, "select meterbook.set_seats('own', 3, '{}', %s)", team.shop.clock.now)
         send(*said, is_charged=is_charged)
 
     gateway.set_quantity = sent_late  # type: ignore[method-assign,assignment]

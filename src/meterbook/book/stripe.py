@@ -91,7 +91,7 @@ class StripeCalls(LedgerAccess):
         sent, so that quick changes converge. Raises `UnknownEntity`, `SeatsRefused`, `InvalidUsage`.
         """
         async with self._pool.connection() as conn:
-            await set_seats(conn, subscription, seats, self._at())
+            await set_seats(conn, subscription, seats, self._catalog, self._at())
 
     async def relay(self, *, tell: Tell | None = None, rows_max: int = ROWS_PER_RELAY_MAX) -> Relayed:
         """Delivers what is due: charges as invoices, cancellations, and alerts to `tell`. Two at once deliver each row once.

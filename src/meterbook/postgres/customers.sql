@@ -9,7 +9,7 @@ select meterbook.put_subscription(
 
 -- name: set_seats
 -- What became of it: told, or why Stripe can't be.
-select meterbook.set_seats(%(subscription)s, %(seats)s::integer, %(at)s::timestamptz)
+select meterbook.set_seats(%(subscription)s, %(seats)s::integer, %(contracts)s::text[], %(at)s::timestamptz)
 
 -- name: put_organization
 select meterbook.put_organization(organization => %(organization)s, owner => %(owner)s, at => %(at)s::timestamptz)

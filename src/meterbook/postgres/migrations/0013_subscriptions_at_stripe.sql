@@ -9,9 +9,9 @@ language sql immutable as $$
   select case the_kind when 'cancel_at_period_end' then to_jsonb(s.cancel_at_period_end) when 'seats' then to_jsonb(s.seats_wanted) end
 $$;
 
-create function meterbook.set_seats(the_subscription text, the_seats integer, at timestamptz default null) returns text
+create function meterbook.set_seats(the_subscription text, the_seats integer, contracts text[], at timestamptz default null) returns text
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
--- told: Stripe is, through the outbox (I3) | unknown | ended | not_at_stripe | by_contract: its seats stand in its metadata.
+-- told: Stripe is, through the outbox (I3) | unknown | ended | not_at_stripe | by_contract: of one of these plans, its seats stand in its metadata.
 declare
   moment  timestamptz := coalesce(meterbook.permitted(set_seats.at), clock_timestamp());
   s       meterbook.subscription;
@@ -22,7 +22,7 @@ begin
     when s.id is null then 'unknown'
     when s.status in ('canceled', 'incomplete_expired') then 'ended'
     when s.stripe_subscription is null then 'not_at_stripe'
-    when s.included is null then 'by_contract' end;
+    when s.plan = any (contracts) then 'by_contract' end;
   if refusal is not null then return refusal; end if;
   update meterbook.subscription b set seats_wanted = the_seats where b.id = s.id;
   insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)

@@ -92,7 +92,7 @@ class StripeCalls(LedgerAccess):
         sent, so that quick changes converge. Raises `UnknownEntity`, `SeatsRefused`, `InvalidUsage`.
         """
         with self._pool.connection() as conn:
-            set_seats(conn, subscription, seats, self._at())
+            set_seats(conn, subscription, seats, self._catalog, self._at())
 
     def relay(self, *, tell: Tell | None = None, rows_max: int = ROWS_PER_RELAY_MAX) -> Relayed:
         """Delivers what is due: charges as invoices, cancellations, and alerts to `tell`. Two at once deliver each row once.
