@@ -131,3 +131,20 @@ async def test_a_cancellation_of_ours_is_told_when_there_is_somebody_to_tell(boo
     assert state == [(True, True)]
     due = [row.payload for row in await book.deliveries("user:u", state="due")]
     assert due == [{"subscription": "own", "cancel_at_period_end": True}]
+
+
+async def doctor_counts(book: Book) -> tuple[str, bool]:
+    (finding,) = [each for each in await book.doctor() if each.name == "subscriptions twice"]
+    return finding.value, finding.ok
+
+
+async def test_the_doctor_finds_one_that_is_known_twice(book: Book) -> None:
+    """Where metadata did not say which it is: the same plan of one owner with and without Stripe, or one of Stripe's ids on two rows."""
+    await known(book)
+    assert await doctor_counts(book) == ("0", True)
+    await deliver(book, Subscription("sub_1", "user:u").event("created", START))
+    assert await doctor_counts(book) == ("1", False)
+    await known(book, status="canceled")
+    assert await doctor_counts(book) == ("0", True)
+    await known(book, id="again", owner="user:v", stripe_subscription="sub_1")
+    assert await doctor_counts(book) == ("1", False)

@@ -127,3 +127,24 @@ async def test_a_user_who_owes_what_is_not_known_yet_is_not_deleted(book: Book) 
     await upgraded_to_gold(book)
     with pytest.raises(UnsettledMoney, match="event_waits"):
         await book.delete_user("u")
+
+
+async def test_what_it_waits_for_next_is_told_too(book: Book, clock: Clock) -> None:
+    """Without an address first; when that is there, for the event that failed: each is told once."""
+    await book.put_subscription(
+        id="own", owner="user:u", plan="pro_6000", status="active", starts_at=P1[0], ends_at=P1[1], stripe_subscription="sub_u"
+    )  # fmt: skip
+    await lump(book, "u", "100.25")
+    await fails(book, Subscription("sub_u", "user:u", "gold").event("updated", utc(2026, 6, 10)))
+    clock.now = AFTER
+    for _ in range(2):
+        await book.sweep()
+    await book.put_subscription(
+        id="own", owner="user:u", plan="pro_6000", status="active", starts_at=P1[0], ends_at=P1[1], stripe_customer="cus_u"
+    )  # fmt: skip
+    for _ in range(2):
+        await book.sweep()
+    told = [
+        row.payload["reason"] for row in await book.outbox("user:u") if row.payload.get("alert") == "close_deferred"
+    ]
+    assert told == ["no_stripe_ids", "event_waits"]

@@ -369,17 +369,16 @@ $$;
 
 create function meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamptz) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- A close that has to wait: the period takes entries again, and somebody is told once.
+-- A close that has to wait: the period takes entries again, and somebody is told, once of each thing that it comes to wait for.
 begin
   perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
-  insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
-  on conflict do nothing;
+  insert into meterbook.deferred_close as d (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
+  on conflict (entity_id, period_id) do update set reason = excluded.reason, since = excluded.since where d.reason <> excluded.reason;
   if found then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period,
-            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at)
-    on conflict do nothing;
+    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period || ':' || gen_random_uuid(),
+            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at);
   end if;
 end $$;
 
