@@ -786,10 +786,13 @@ CREATE FUNCTION meterbook.dismiss_stripe_event(the_id text, why text, at timesta
     SET lock_timeout TO '5s'
     AS $$
 -- An operator decides that an event that could not be applied is to have no effect. Gives the state that it had: only one that waits is dismissed.
-declare found_state text := meterbook.lock_stripe_event(the_id);
+declare
+  moment      timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  found_state text;
 begin
+  found_state := meterbook.lock_stripe_event(the_id);
   if found_state in ('pending', 'failed') then
-    perform meterbook.finish_stripe_event(the_id, 'ignored', 'dismissed: ' || why, meterbook.permitted(dismiss_stripe_event.at));
+    perform meterbook.finish_stripe_event(the_id, 'ignored', 'dismissed: ' || why, moment);
   end if;
   return found_state;
 end $$;
@@ -2582,17 +2585,17 @@ begin
   delete from meterbook.alert_mark m where m.entity_id = the_entity and m.period_id = the_period;
 end $$;
 
-CREATE FUNCTION meterbook.seats_paid(the_subscription text, since timestamp with time zone) RETURNS integer
+CREATE FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) RETURNS integer
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- The most seats of its present plan that were in force in the period that began at `since`: they are paid until its end, so that whoever gives
+  -- The most seats of its present plan that were in force in the period that began at `starts_at`: they are paid until its end, so that whoever gives
   -- some up and takes them back is not asked twice.
   with segment as (
     select g.plan, g.seats, lead(g.effective_at) over (order by g.effective_at, g.id) as until
     from meterbook.subscription_segment g where g.subscription_id = the_subscription)
   select coalesce(max(g.seats), 0) from segment g join meterbook.subscription s on s.id = the_subscription and s.plan = g.plan
-  where g.until is null or g.until > since
+  where g.until is null or g.until > seats_paid.starts_at
 $$;
 
 CREATE FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) RETURNS void
@@ -2820,13 +2823,14 @@ CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id tex
 $$;
 
 CREATE FUNCTION meterbook.tell_cancellation_again(the_subscription text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Ours was decided before the subscription had an id at Stripe: there was nobody to tell.
-  select meterbook.tell_cancellation(s.owner_id, s.id, true, coalesce(meterbook.permitted(tell_cancellation_again.at), clock_timestamp()))
-  from meterbook.subscription s where s.id = the_subscription and s.cancelled_by_us
-$$;
+-- Ours was decided before the subscription had an id at Stripe: there was nobody to tell.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+begin
+  perform meterbook.tell_cancellation(s.owner_id, s.id, true, moment) from meterbook.subscription s where s.id = the_subscription and s.cancelled_by_us;
+end $$;
 
 CREATE FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -4507,9 +4511,9 @@ REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigin
 GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, since timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, since timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, since timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) TO meterbook_writer;

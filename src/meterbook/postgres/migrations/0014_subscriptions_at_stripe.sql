@@ -30,23 +30,24 @@ begin
   return 'told';
 end $$;
 
-create function meterbook.seats_paid(the_subscription text, since timestamptz) returns integer
+create function meterbook.seats_paid(the_subscription text, starts_at timestamptz) returns integer
 language sql stable security definer set search_path = meterbook, pg_temp as $$
-  -- The most seats of its present plan that were in force in the period that began at `since`: they are paid until its end, so that whoever gives
+  -- The most seats of its present plan that were in force in the period that began at `starts_at`: they are paid until its end, so that whoever gives
   -- some up and takes them back is not asked twice.
   with segment as (
     select g.plan, g.seats, lead(g.effective_at) over (order by g.effective_at, g.id) as until
     from meterbook.subscription_segment g where g.subscription_id = the_subscription)
   select coalesce(max(g.seats), 0) from segment g join meterbook.subscription s on s.id = the_subscription and s.plan = g.plan
-  where g.until is null or g.until > since
+  where g.until is null or g.until > seats_paid.starts_at
 $$;
 
 create function meterbook.tell_cancellation_again(the_subscription text, at timestamptz default null) returns void
-language sql security definer set search_path = meterbook, pg_temp as $$
-  -- Ours was decided before the subscription had an id at Stripe: there was nobody to tell.
-  select meterbook.tell_cancellation(s.owner_id, s.id, true, coalesce(meterbook.permitted(tell_cancellation_again.at), clock_timestamp()))
-  from meterbook.subscription s where s.id = the_subscription and s.cancelled_by_us
-$$;
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- Ours was decided before the subscription had an id at Stripe: there was nobody to tell.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+begin
+  perform meterbook.tell_cancellation(s.owner_id, s.id, true, moment) from meterbook.subscription s where s.id = the_subscription and s.cancelled_by_us;
+end $$;
 
 create function meterbook.event_waits(the_entity bigint, the_period bigint) returns boolean
 language sql stable security definer set search_path = meterbook, pg_temp as $$
@@ -62,10 +63,13 @@ $$;
 create function meterbook.dismiss_stripe_event(the_id text, why text, at timestamptz default null) returns text
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- An operator decides that an event that could not be applied is to have no effect. Gives the state that it had: only one that waits is dismissed.
-declare found_state text := meterbook.lock_stripe_event(the_id);
+declare
+  moment      timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  found_state text;
 begin
+  found_state := meterbook.lock_stripe_event(the_id);
   if found_state in ('pending', 'failed') then
-    perform meterbook.finish_stripe_event(the_id, 'ignored', 'dismissed: ' || why, meterbook.permitted(dismiss_stripe_event.at));
+    perform meterbook.finish_stripe_event(the_id, 'ignored', 'dismissed: ' || why, moment);
   end if;
   return found_state;
 end $$;
