@@ -443,6 +443,18 @@ begin
   return true;
 end $$;
 
+CREATE FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- The final charge, if there is something to charge, to pay by credits or to write off; then the seal.
+begin
+  if charged > 0 or credits > 0 or written_off > 0 then
+    perform meterbook.write_charge(the_entity, the_period, 'final', charged, credits, written_off, overage, grant_ids, grant_cents, charge_and_seal_period.at);
+  end if;
+  perform meterbook.seal_period(the_entity, the_period, baseline, refresh, effective, overage, given_back, charge_and_seal_period.at);
+end $$;
+
 CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.claimed_delivery
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1060,6 +1072,29 @@ begin
   return null;
 end $$;
 
+CREATE FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Most closes, in one round trip: fenced, because nothing could defer it, whatever is due | nothing_to_do | undecided: what is due has to be computed first.
+declare
+  moment timestamptz := coalesce(meterbook.permitted(fence_due_period.at), clock_timestamp());
+  state  text := meterbook.lock_period(the_entity, the_period);
+  p      meterbook.billing_period;
+  s      meterbook.subscription;
+begin
+  select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
+  if state is null or state = 'closed' or moment < p.ends_at + grace then return 'nothing_to_do'; end if;
+  select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
+  if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
+     or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)
+     or meterbook.event_waits(the_entity, the_period) then
+    return 'undecided';
+  end if;
+  perform meterbook.fence_period(the_entity, the_period);
+  return 'fenced';
+end $$;
+
 CREATE FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1390,7 +1425,8 @@ begin
     perform meterbook.fold_period(the_entity, the_period);
     select json_build_object('state', state, 'period', meterbook.period_terms(the_entity, the_period, moment, breakdowns => false),
       'corrections', (select json_agg(json_build_array(c.day, c.booked_here, c.amount::text, coalesce(c.negative, 0)::text))
-                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null)) into said;
+                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null),
+      'event_waits', meterbook.event_waits(the_entity, the_period)) into said;
   end if;
   return coalesce(said, json_build_object('state', state));
 end $$;
@@ -4144,6 +4180,10 @@ REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, 
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_importer;
@@ -4257,6 +4297,10 @@ GRANT ALL ON FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint
 REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.expect_delivery() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
@@ -4508,8 +4552,6 @@ GRANT SELECT,INSERT ON TABLE meterbook.event_key TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint uuid, entity text, period bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_writer;

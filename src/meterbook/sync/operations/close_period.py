@@ -6,11 +6,12 @@ whose amount an event that could not be applied may change.
 """
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from psycopg import Connection
 
-from meterbook.core.charges import final_bill
+from meterbook.core.charges import final_bill, unless_waiting
 from meterbook.core.give_back import given_back_at_close
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
@@ -21,6 +22,13 @@ from meterbook.sync.postgres.billing import LockedPeriod
 
 Outcome = Literal["fenced", "closed", "deferred", "nothing_to_do"]
 """`nothing_to_do`: somebody closed it meanwhile, or its end was moved."""
+
+
+def fence_due_period(
+    conn: Connection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
+) -> Outcome | Literal["undecided"]:
+    """The first transaction where nothing could defer the close; `undecided`: fence_period looks closer."""
+    return billing.fence_due_period(conn, entity_id, period_id, catalog.settlement_grace, at)
 
 
 def fence_period(
@@ -47,15 +55,14 @@ def seal_period(
     usage = _report(locked, catalog)
     if usage is None:
         return "nothing_to_do"
-    bill = unless_an_event_waits(conn, usage, final_bill(usage, catalog))
+    bill = unless_waiting(final_bill(usage, catalog), event_waits=locked.event_waits)
     if bill.reason is not None:
         billing.unfence_period(conn, entity_id, period_id, bill.reason, at)
         return "deferred"
-    if not bill.is_empty:
-        billing.write_bill(conn, usage.facts, "final", bill, usage.overage)
     final_cents = bill.charged_cents + bill.credits_cents
     cents = given_back_at_close(usage, catalog.plan(usage.period.plan), locked.corrections, final_cents)
-    _seal(conn, usage, _give_back(conn, usage, cents))
+    _give_back(conn, usage, cents)
+    billing.charge_and_seal_period(conn, usage.facts, bill, cents, _figures(usage))
     return "closed"
 
 
@@ -63,26 +70,18 @@ def _report(locked: LockedPeriod, catalog: Catalog) -> UsageReport | None:
     return None if locked.facts is None else report(locked.facts, catalog.plan(locked.facts.period.plan))
 
 
-def _give_back(conn: Connection[Any], usage: UsageReport, cents: int) -> int:
+def _give_back(conn: Connection[Any], usage: UsageReport, cents: int) -> None:
     """What negative corrections took out of what was already billed comes back as credit, once."""
     facts = usage.facts
     if cents:
         grant_id = f"close:{facts.entity_id}:{facts.period.id}"
         grant_back(conn, facts.entity_id, grant_id, cents, facts.period.id, facts.at)
-    return cents
 
 
-def _seal(conn: Connection[Any], usage: UsageReport, given_back_cents: int) -> None:
-    billing.seal_period(
-        conn,
-        {
-            "entity_id": usage.facts.entity_id,
-            "period_id": usage.period.id,
-            "baseline": usage.baseline,
-            "refresh": usage.refresh,
-            "effective": usage.effective,
-            "overage": usage.overage,
-            "given_back": given_back_cents,
-            "at": usage.facts.at,
-        },
-    )
+def _figures(usage: UsageReport) -> dict[str, Decimal]:
+    return {
+        "baseline": usage.baseline,
+        "refresh": usage.refresh,
+        "effective": usage.effective,
+        "overage": usage.overage,
+    }

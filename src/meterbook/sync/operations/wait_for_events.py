@@ -5,13 +5,13 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.charges import Bill
+from meterbook.core.charges import Bill, unless_waiting
 from meterbook.core.usage_report import UsageReport
 from meterbook.sync.postgres import billing
 
 
 def unless_an_event_waits(conn: Connection[Any], usage: UsageReport, bill: Bill) -> Bill:
-    """The same, or none. It could only become smaller, or another's, by what is not known yet; so one of nothing waits for nothing."""
-    if bill.is_empty or not billing.event_waits(conn, usage.facts.entity_id, usage.period.id):
+    """The same, or none: `unless_waiting`, with one look whether something waits."""
+    if bill.is_empty:
         return bill
-    return Bill(reason="event_waits")
+    return unless_waiting(bill, event_waits=billing.event_waits(conn, usage.facts.entity_id, usage.period.id))
