@@ -477,8 +477,8 @@ create function meterbook.take_back_cancellations(actors bigint[], at timestampt
 language plpgsql as $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
 -- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
--- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
--- back before. Says whether there was one.
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told, after what the clock did at that
+-- instant: nothing could be taken back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -490,11 +490,12 @@ begin
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
     left join lateral (
       select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
-             min(m.joined_at) as joined_at
+             max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at end) as told_at, min(m.joined_at) as joined_at
       from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
       where m.actor_id = a.id and m.left_at is null) organization on true
     where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
-      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at))
+      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at
+                               and (organization.told_at is null or b.ended_at > organization.told_at)))
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
