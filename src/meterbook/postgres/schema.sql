@@ -1616,6 +1616,7 @@ begin
       perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
+  perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
 end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
@@ -3074,6 +3075,7 @@ begin
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
   select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  perform meterbook.look_again(the_entity, write_charge.at) where the_kind = 'final' and credits > 0;    -- the limit of the next period falls
   if charged > 0 then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,

@@ -107,6 +107,7 @@ begin
       perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
+  perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
 end $$;
 
 create function meterbook.put_subscription(

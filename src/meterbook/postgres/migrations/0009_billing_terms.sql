@@ -316,6 +316,7 @@ begin
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
   select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  perform meterbook.look_again(the_entity, write_charge.at) where the_kind = 'final' and credits > 0;    -- the limit of the next period falls
   if charged > 0 then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
