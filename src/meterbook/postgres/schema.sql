@@ -4364,6 +4364,8 @@ GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
 
@@ -4610,6 +4612,8 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.standing(s meterbook.subscription) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 
