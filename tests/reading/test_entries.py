@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from meterbook import Book, InvalidUsage
-from meterbook.errors import InvalidCursor, MeterbookError
+from meterbook.errors import InvalidCursor, MeterbookError, UnknownEntity
 from tests.ledger import utc
 
 
@@ -174,3 +174,10 @@ async def test_without_a_summary_none_is_made(book: Book) -> None:
     assert (page.summary, len(page.entries)) == (None, 1)
     with pytest.raises(InvalidUsage):
         await book.entries("user:u", limit=0)
+
+
+async def test_an_organization_that_nobody_knows_is_an_error(book: Book) -> None:
+    """Not an empty page: a name that was mistyped would look like somebody who owes nothing. A person may be new."""
+    with pytest.raises(UnknownEntity):
+        await book.entries("organization:typo")
+    assert (await book.entries("user:new")).entries == ()

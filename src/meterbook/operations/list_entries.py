@@ -15,7 +15,7 @@ from meterbook.core.entry_pages import (
     list_id,
     read_cursor,
 )
-from meterbook.errors import InvalidUsage, Problem
+from meterbook.errors import InvalidUsage, Problem, UnknownEntity
 from meterbook.postgres import reading
 
 ENTRIES_PER_PAGE_MAX = 1000
@@ -24,7 +24,7 @@ ENTRIES_PER_PAGE_MAX = 1000
 async def list_entries(
     conn: AsyncConnection[Any], entity: str, wanted: EntryFilter, limit: int, cursor: str | None, *, summary: bool
 ) -> EntryPage:
-    """Raises `InvalidCursor`, `InvalidUsage` (a limit out of range, a naive time)."""
+    """Raises `UnknownEntity` (an organization not known), `InvalidCursor`, `InvalidUsage` (a limit out of range, a naive time)."""
     check_entity(entity)
     _check(wanted, limit)
     check_flag("summary", summary)
@@ -43,6 +43,8 @@ async def list_entries(
     )
     whole = EntrySummary(rows[0]["entries"], rows[0]["summed"]) if summary else None
     entries = tuple(_entry(row) for row in rows[:limit] if row["id"] is not None)
+    if not entries and entity.startswith("organization:") and not await reading.entity_exists(conn, entity):
+        raise UnknownEntity(f"{entity} is not known: call put_organization first")
     return EntryPage(entries, cursor_after(entries[-1], list_of) if len(rows) > limit else None, whole)
 
 

@@ -2403,7 +2403,7 @@ begin
   end if;
   if size = 0 then return; end if;
   if key_wait_ms <> 5000 then
-    perform set_config('lock_timeout', key_wait_ms || 'ms', true);    -- until the function ends
+    perform set_config('lock_timeout', greatest(key_wait_ms, 1) || 'ms', true);    -- until the function ends; 0 would be for ever
   end if;
   begin
     if size = 1 then
