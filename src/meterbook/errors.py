@@ -11,6 +11,7 @@ MeterbookError
 │   ├── BadSignature · BadEvent a webhook that Stripe did not sign, or that lacks what is needed of it
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── NotPermitted · AheadOfClock  the login may not do that, or is not believed about the future
+│   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
@@ -219,6 +220,24 @@ class UnsettledMoney(InvalidRequest):
     """Money of this entity can't be addressed: mend its Stripe ids or its owner first."""
 
     code = "unsettled_money"
+
+
+class InvalidKey(InvalidRequest):
+    """No API key, or none that is known and in force."""
+
+    code = "invalid_key"
+
+
+class ScopeMissing(InvalidRequest):
+    """This API key may not do that."""
+
+    code = "scope_missing"
+
+
+class UnknownKey(InvalidRequest):
+    """No API key has this id."""
+
+    code = "unknown_key"
 
 
 class ForkedBook(InvalidRequest):

@@ -22,6 +22,7 @@ from meterbook.book.groups import (
     SOUND,
     all_in_progress,
 )
+from meterbook.book.keys import KeyCalls
 from meterbook.book.stripe import StripeCalls
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
@@ -152,7 +153,7 @@ async def _open_at(
         await pool.close()
 
 
-class Book(BillingCalls, StripeCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`

@@ -1,0 +1,75 @@
+"""The calls of a Book that a server needs besides: whose key it is, what was done by whom, whether the database answers."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from meterbook.book.access import LedgerAccess
+from meterbook.core.api_keys import Act, ApiKey, NewApiKey
+from meterbook.core.entries import check_text
+from meterbook.errors import UnknownKey
+from meterbook.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
+from meterbook.postgres import api_keys
+
+OVERLAP_S = 24 * 3600
+ACTS_PER_LIST_MAX = 1000
+
+
+class KeyCalls(LedgerAccess):
+    """API keys and the log of administrative acts."""
+
+    # ----------------------------------------------------------------------------------------------------------------- keys
+
+    async def make_key(
+        self, name: str, *, scopes: Sequence[str], by: str, expires_at: datetime | None = None
+    ) -> NewApiKey:
+        """A new API key; its text is in the answer and nowhere else. `by`: who makes it. Raises `InvalidUsage`, `NotPermitted`."""
+        async with self._pool.connection() as conn:
+            return await make_key(conn, KeyTerms(name, scopes, by, expires_at), self._at())
+
+    async def keys(self) -> list[ApiKey]:
+        """Newest first, ended ones too."""
+        async with self._pool.connection() as conn:
+            return await api_keys.list_keys(conn)
+
+    async def replace_key(self, key_id: int, *, by: str, overlap_s: int = OVERLAP_S) -> NewApiKey:
+        """A second key with the same name and scopes; the first works for `overlap_s` longer. Raises `UnknownKey`."""
+        async with self._pool.connection() as conn, conn.transaction():
+            known = [key for key in await api_keys.list_keys(conn) if key.id == key_id]
+            if not known:
+                raise UnknownKey(f"no key has the id {key_id}")
+            return await replace_key(conn, known[0], by, overlap_s, self._at())
+
+    async def revoke_key(self, key_id: int) -> bool:
+        """Ends a key now; servers that know it forget it within seconds. False: it had ended. Raises `UnknownKey`."""
+        async with self._pool.connection() as conn:
+            return await end_key(conn, key_id, None, self._at())
+
+    async def know_key(self, text: str) -> ApiKey:
+        """Whose key this is; notes that it was used, to the minute. Raises `InvalidKey`, `LedgerUnavailable`."""
+        async with self._pool.connection() as conn:
+            return await know_key(conn, text, self._at())
+
+    # ------------------------------------------------------------------------------------------------------------------ acts
+
+    async def begin_act(self, by: str, act: str, subject: str, said: Mapping[str, Any], request: str = "") -> int:
+        """Notes an administrative act before it is carried out; `end_act` says what came of it."""
+        check_text("by", by)
+        async with self._pool.connection() as conn:
+            return await api_keys.begin_act(conn, by, act, subject, said, request, self._at())
+
+    async def end_act(
+        self, act_id: int, outcome: Literal["done", "refused", "failed"], code: str | None = None
+    ) -> None:
+        async with self._pool.connection() as conn:
+            await api_keys.ask(conn, "end_act", {"id": act_id, "outcome": outcome, "code": code, "at": self._at()})
+
+    async def acts(self, *, limit: int = 100, before: int | None = None, subject: str | None = None) -> list[Act]:
+        """Newest first; `before`: an act's id, for the next page."""
+        async with self._pool.connection() as conn:
+            return await api_keys.list_acts(conn, min(limit, ACTS_PER_LIST_MAX), before, subject)
+
+    async def answers(self, timeout_s: int) -> None:
+        """Returns if the database answers. Raises `LedgerUnavailable`."""
+        async with self._pool.connection(timeout_s) as conn:
+            await api_keys.ask(conn, "answers", {})

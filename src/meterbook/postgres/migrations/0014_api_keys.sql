@@ -1,0 +1,114 @@
+-- Who may ask the HTTP door for what, and what was done through it by whom. Of a key only the digest of its 256 random bits is kept: enough to know it
+-- again, useless to make it. Keys are made and ended by the owner or a keeper; a writer, which is all that a server needs to be, can only look one up.
+
+create table meterbook.api_key (
+  id           bigint generated always as identity primary key,
+  prefix       text not null constraint api_key_prefix_is_taken unique constraint api_key_prefix_is_hexadecimal check (prefix ~ '^[0-9a-f]{12}$'),
+  digest       bytea not null constraint api_key_digest_is_sha256 check (octet_length(digest) = 32),
+  name         text not null constraint api_key_name_has_a_length check (length(name) between 1 and 255),
+  scopes       text[] not null constraint api_key_scopes_are_known check (scopes <@ array['record', 'read', 'admin'] and cardinality(scopes) > 0),
+  created_at   timestamptz not null,
+  created_by   text not null,
+  expires_at   timestamptz,
+  revoked_at   timestamptz,
+  last_used_at timestamptz,
+  replaces     bigint constraint api_key_replaces_a_key references meterbook.api_key
+);
+comment on table meterbook.api_key is 'Keys of the HTTP door. `prefix` is shown, `digest` is the SHA-256 of the whole key, which nobody has but who was given it.';
+comment on column meterbook.api_key.last_used_at is 'To the minute.';
+
+create table meterbook.act_log (
+  id      bigint generated always as identity primary key,
+  at      timestamptz not null,
+  by_whom text not null,
+  act     text not null,
+  subject text not null,
+  said    jsonb not null,
+  request text not null
+);
+create index act_log_by_subject on meterbook.act_log (subject, id);
+comment on table meterbook.act_log is 'Administrative acts, written before they are carried out: one without an outcome was cut off, and may or may not have taken effect.';
+
+create table meterbook.act_outcome (
+  act_id  bigint primary key,
+  at      timestamptz not null,
+  outcome text not null constraint act_outcome_is_known check (outcome in ('done', 'refused', 'failed')),
+  code    text
+);
+comment on table meterbook.act_outcome is 'What came of an act: done; refused, with the code of the error; failed, when it could not be told or done then.';
+
+create trigger act_log_is_append_only        before update or delete on meterbook.act_log     for each row       execute function meterbook.refuse_change();
+create trigger act_log_is_not_truncated      before truncate         on meterbook.act_log     for each statement execute function meterbook.refuse_change();
+create trigger act_outcome_is_append_only    before update or delete on meterbook.act_outcome for each row       execute function meterbook.refuse_change();
+create trigger act_outcome_is_not_truncated  before truncate         on meterbook.act_outcome for each statement execute function meterbook.refuse_change();
+alter table meterbook.act_log     enable always trigger act_log_is_append_only;
+alter table meterbook.act_log     enable always trigger act_log_is_not_truncated;
+alter table meterbook.act_outcome enable always trigger act_outcome_is_append_only;
+alter table meterbook.act_outcome enable always trigger act_outcome_is_not_truncated;
+
+create function meterbook.make_api_key(prefix text, digest bytea, name text, scopes text[], by_whom text, expires_at timestamptz,
+                                       replaces bigint default null, at timestamptz default null) returns bigint
+language sql security definer set search_path = meterbook, pg_temp as $$
+  insert into meterbook.api_key (prefix, digest, name, scopes, created_at, created_by, expires_at, replaces)
+  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(at, clock_timestamp()), by_whom,
+          make_api_key.expires_at, make_api_key.replaces) returning id
+$$;
+
+create function meterbook.end_api_key(the_id bigint, ends_at timestamptz, at timestamptz default null) returns boolean
+language sql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
+  -- Now (`ends_at` null), or at a time, unless it ends sooner anyway. Null: there is no such key. False: it has ended already.
+  with found as (
+    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(at, clock_timestamp())) as lives
+    from meterbook.api_key k where k.id = the_id for update),
+  ended as (
+    update meterbook.api_key k set
+      revoked_at = case when ends_at is null then coalesce(at, clock_timestamp()) end,
+      expires_at = case when ends_at is null then k.expires_at else least(k.expires_at, ends_at) end
+    from found f where f.lives and k.id = f.id returning k.id)
+  select f.lives from found f left join ended e on e.id = f.id
+$$;
+
+create function meterbook.find_api_key(the_prefix text) returns setof meterbook.api_key
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  select k.* from meterbook.api_key k where k.prefix = the_prefix
+$$;
+
+create function meterbook.note_api_key_use(the_id bigint, at timestamptz default null) returns void
+language sql security definer set search_path = meterbook, pg_temp as $$
+  -- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
+  update meterbook.api_key k set last_used_at = coalesce(at, clock_timestamp())
+  where k.id = (select f.id from meterbook.api_key f where f.id = the_id
+                and (f.last_used_at is null or f.last_used_at < coalesce(at, clock_timestamp()) - interval '1 minute') for update skip locked)
+$$;
+
+create function meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamptz default null) returns bigint
+language sql security definer set search_path = meterbook, pg_temp as $$
+  insert into meterbook.act_log (at, by_whom, act, subject, said, request)
+  values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.subject, begin_act.said, begin_act.request) returning id
+$$;
+
+create function meterbook.end_act(the_act bigint, outcome text, code text, at timestamptz default null) returns void
+language sql security definer set search_path = meterbook, pg_temp as $$
+  insert into meterbook.act_outcome (act_id, at, outcome, code)
+  values (the_act, coalesce(end_act.at, clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
+$$;
+
+do $$
+begin
+  if not exists (select from pg_roles where rolname = 'meterbook_keeper') then
+    begin
+      create role meterbook_keeper nologin;
+    exception
+      when duplicate_object or unique_violation then null;   -- another database of this server is migrated at the same moment
+      when insufficient_privilege then
+        raise exception using errcode = 'MB031', message = 'the role meterbook_keeper is missing and this user may not create it',
+          hint = 'Let an administrator run: create role meterbook_keeper;';
+    end;
+  end if;
+end $$;
+
+grant select on meterbook.api_key, meterbook.act_log, meterbook.act_outcome to meterbook_reader, meterbook_importer;
+grant usage on schema meterbook to meterbook_keeper;
+revoke all on all functions in schema meterbook from public;
+grant execute on function meterbook.make_api_key, meterbook.end_api_key to meterbook_keeper;
+grant execute on function meterbook.find_api_key, meterbook.note_api_key_use, meterbook.begin_act, meterbook.end_act to meterbook_writer, meterbook_importer;
