@@ -4,6 +4,7 @@ MeterbookError
 ├── InvalidRequest             what the caller said can't be: nothing was written, the same call will fail again
 │   ├── InvalidUsage           entries that are no usage; names every bad entry and why
 │   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
+│   ├── InvalidSettings        a server's configuration with mistakes, each named
 │   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
 │   ├── CorrectionRefused      below zero, or of a correction
 │   ├── UnknownPrice           a price at Stripe that no plan of the catalog lists: the same code as UnknownPlan
@@ -81,6 +82,16 @@ class InvalidCatalog(InvalidRequest):
     """The catalog of plans has mistakes."""
 
     code = "invalid_catalog"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class InvalidSettings(InvalidRequest):
+    """The server's configuration has mistakes."""
+
+    code = "invalid_settings"
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -229,7 +240,7 @@ class InvalidKey(InvalidRequest):
 
 
 class ScopeMissing(InvalidRequest):
-    """This API key may not do that."""
+    """The API key may not do that."""
 
     code = "scope_missing"
 

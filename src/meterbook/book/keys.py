@@ -1,13 +1,14 @@
 """The calls of a Book that a server needs besides: whose key it is, what was done by whom, whether the database answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from meterbook.book.access import LedgerAccess
 from meterbook.core.api_keys import Act, ApiKey, NewApiKey
 from meterbook.core.entries import check_text
-from meterbook.errors import UnknownKey
+from meterbook.errors import MeterbookError, UnknownKey
 from meterbook.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
 from meterbook.postgres import api_keys
 
@@ -52,17 +53,23 @@ class KeyCalls(LedgerAccess):
 
     # ------------------------------------------------------------------------------------------------------------------ acts
 
-    async def begin_act(self, by: str, act: str, subject: str, said: Mapping[str, Any], request: str = "") -> int:
-        """Notes an administrative act before it is carried out; `end_act` says what came of it."""
+    @asynccontextmanager
+    async def act(
+        self, by: str, act: str, subject: str, said: Mapping[str, Any], request: str = ""
+    ) -> AsyncIterator[None]:
+        """Notes an administrative act before it is carried out, and what came of it after. What can't be noted is not carried out.
+
+        An act without an outcome was cut off, or its end could not be noted: it may or may not have taken effect.
+        """
         check_text("by", by)
         async with self._pool.connection() as conn:
-            return await api_keys.begin_act(conn, by, act, subject, said, request, self._at())
-
-    async def end_act(
-        self, act_id: int, outcome: Literal["done", "refused", "failed"], code: str | None = None
-    ) -> None:
-        async with self._pool.connection() as conn:
-            await api_keys.ask(conn, "end_act", {"id": act_id, "outcome": outcome, "code": code, "at": self._at()})
+            act_id = await api_keys.begin_act(conn, by, act, subject, said, request, self._at())
+        try:
+            yield
+        except MeterbookError as error:
+            await self._end_act(act_id, "failed" if error.retryable else "refused", error.code)
+            raise
+        await self._end_act(act_id, "done", None)
 
     async def acts(self, *, limit: int = 100, before: int | None = None, subject: str | None = None) -> list[Act]:
         """Newest first; `before`: an act's id, for the next page."""
@@ -73,3 +80,9 @@ class KeyCalls(LedgerAccess):
         """Returns if the database answers. Raises `LedgerUnavailable`."""
         async with self._pool.connection(timeout_s) as conn:
             await api_keys.ask(conn, "answers", {})
+
+    async def _end_act(self, act_id: int, outcome: str, code: str | None) -> None:
+        arguments = {"id": act_id, "outcome": outcome, "code": code, "at": self._at()}
+        with suppress(MeterbookError):  # the act was carried out, or refused, all the same
+            async with self._pool.connection() as conn:
+                await api_keys.ask(conn, "end_act", arguments)

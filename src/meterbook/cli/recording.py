@@ -13,9 +13,9 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
-from meterbook.cli.wire import json_text
 from meterbook.core.derivation import amount_text
 from meterbook.core.entries import check_each_entry
+from meterbook.core.plain import json_text
 from meterbook.core.recorded import Recorded
 from meterbook.errors import InvalidUsage, Problem
 

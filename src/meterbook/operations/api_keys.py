@@ -9,7 +9,16 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.api_keys import PREFIX_DIGITS, SCOPES, SECRET_BYTES, ApiKey, NewApiKey, digest_of, key_text, prefix_of
+from meterbook.core.api_keys import (
+    PREFIX_DIGITS,
+    SCOPES,
+    SECRET_BYTES,
+    ApiKey,
+    NewApiKey,
+    digest_of,
+    key_text,
+    prefix_of,
+)
 from meterbook.core.entries import check_text
 from meterbook.errors import InvalidKey, InvalidUsage, Problem, UnknownKey
 from meterbook.postgres import api_keys
@@ -32,7 +41,7 @@ async def make_key(conn: AsyncConnection[Any], terms: KeyTerms, at: datetime | N
     _check(terms, at or datetime.now(UTC))
     prefix = secrets.token_hex(PREFIX_DIGITS // 2)
     text = key_text(prefix, secrets.token_hex(SECRET_BYTES))
-    scopes = sorted(set(terms.scopes), key=SCOPES.index)  # type: ignore[arg-type]  # checked above
+    scopes = sorted(set(terms.scopes), key=SCOPES.index)
     arguments = {"prefix": prefix, "digest": digest_of(text), "name": terms.name, "scopes": scopes, "by_whom": terms.by}
     made = {**arguments, "expires_at": terms.expires_at, "replaces": terms.replaces, "at": at}
     id_ = await api_keys.ask(conn, "make_key", made)

@@ -1,0 +1,47 @@
+"""Routes for what surrounds a server: Stripe's webhooks, health, readiness, metrics, the OpenAPI document."""
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+
+from meterbook.http.door import OPEN, Door
+from meterbook.http.metrics import CONTENT_TYPE
+from meterbook.http.problems import ShuttingDown
+from meterbook.http.wire import AppliedOut, HealthOut, out
+from meterbook.stripe.events import WEBHOOK_PATH
+
+READY_TIMEOUT_S = 2
+Read = Request[Any, Any, Any]
+
+
+@post(WEBHOOK_PATH, opt={"scope": OPEN, "raw": True}, status_code=200)
+async def stripe_webhook(request: Read, door: Door) -> AppliedOut:
+    """Stripe's events, signed on the raw body; anything but 2xx makes Stripe send it again."""
+    applied = await door.book.apply_stripe_event(await request.body(), request.headers.get("stripe-signature", ""))
+    door.metrics.webhooks.labels(applied.state).inc()
+    return out(AppliedOut, applied)
+
+
+@get("/healthz", opt={"scope": OPEN})
+async def healthz() -> HealthOut:
+    """The process answers; it says nothing of the database."""
+    return HealthOut("ok")
+
+
+@get("/readyz", opt={"scope": OPEN})
+async def readyz(door: Door) -> HealthOut:
+    """The database answers, and this server is not going away."""
+    if door.is_closing:
+        raise ShuttingDown
+    await door.book.answers(READY_TIMEOUT_S)
+    return HealthOut("ready")
+
+
+@get("/metrics", opt={"scope": "metrics", "produces": "text/plain"}, media_type=CONTENT_TYPE)
+async def metrics(door: Door) -> Response[bytes]:
+    """Counters for Prometheus. Needs a key that may read, unless the server is told to serve them openly."""
+    door.metrics.in_work.set(door.requests)
+    return Response(door.metrics.text(), media_type=CONTENT_TYPE)
+
+
+ROUTES = (stripe_webhook, healthz, readyz, metrics)
