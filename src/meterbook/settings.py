@@ -28,36 +28,40 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
     file: ClassVar[Path] = FILE
 
-    url: SecretStr | None = Field(None, description="PostgreSQL, postgresql://…; without one, the embedded engine.")
-    home: Path = Field(Path(".meterbook"), description="Folder of the embedded engine.")
-    catalog: Path | None = Field(None, description="A catalog of plans, TOML; without one, the shipped example.")
-    connections_max: int = Field(10, ge=2, le=1000, description="Connections to PostgreSQL.")
+    url: SecretStr | None = Field(
+        default=None, description="PostgreSQL, postgresql://…; without one, the embedded engine."
+    )
+    home: Path = Field(default=Path(".meterbook"), description="Folder of the embedded engine.")
+    catalog: Path | None = Field(
+        default=None, description="A catalog of plans, TOML; without one, the shipped example."
+    )
+    connections_max: int = Field(default=10, ge=2, le=1000, description="Connections to PostgreSQL.")
 
-    host: str = Field("127.0.0.1", description="Address to listen at.")
-    port: int = Field(8080, ge=0, le=65535, description="Port to listen at; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen at.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen at; 0 takes a free one.")
     worker: bool = Field(default=True, description="Fold, sweep and relay in the same process.")
     metrics_open: bool = Field(default=False, description="Serve /metrics without a key.")
-    log_format: str = Field("json", pattern="^(json|text)$", description="json, or text for people.")
+    log_format: str = Field(default="json", pattern="^(json|text)$", description="json, or text for people.")
     access_log: bool = Field(default=True, description="One line a request.")
 
-    stripe_api_key: SecretStr = Field(SecretStr(""), description="Secret key of the Stripe account.")
+    stripe_api_key: SecretStr = Field(default=SecretStr(""), description="Secret key of the Stripe account.")
     stripe_webhook_secrets: SecretStr = Field(
-        SecretStr(""), description="Webhook secrets by commas: two while one is replaced."
+        default=SecretStr(""), description="Webhook secrets by commas: two while one is replaced."
     )
-    stripe_api_base: str | None = Field(None, description="Another Stripe, for tests.")
+    stripe_api_base: str | None = Field(default=None, description="Another Stripe, for tests.")
 
-    entries_per_request_max: int = Field(10_000, ge=1, le=1_000_000, description="Entries in a batch.")
-    body_bytes_max: int = Field(16 * MIB, ge=1024, description="Bytes of a request's body.")
-    line_bytes_max: int = Field(64 * 1024, ge=1024, description="Bytes of a line of NDJSON.")
-    requests_max: int = Field(1000, ge=1, description="Requests in work at once; more are asked to come again.")
-    header_timeout_s: int = Field(10, ge=1, description="Until a request's headers are there.")
-    body_pause_s: int = Field(10, ge=1, description="Longest pause within a request's body.")
-    body_timeout_s: int = Field(60, ge=1, description="Until a request's body is there.")
-    send_timeout_s: int = Field(30, ge=1, description="Until a client takes the next part of an answer.")
-    keep_alive_s: int = Field(30, ge=1, description="An idle connection is kept.")
-    shutdown_s: int = Field(20, ge=1, description="Requests in work may finish after SIGTERM.")
+    entries_per_request_max: int = Field(default=10_000, ge=1, le=1_000_000, description="Entries in a batch.")
+    body_bytes_max: int = Field(default=16 * MIB, ge=1024, description="Bytes of a request's body.")
+    line_bytes_max: int = Field(default=64 * 1024, ge=1024, description="Bytes of a line of NDJSON.")
+    requests_max: int = Field(default=1000, ge=1, description="Requests in work at once; more are asked to come again.")
+    header_timeout_s: int = Field(default=10, ge=1, description="Until a request's headers are there.")
+    body_pause_s: int = Field(default=10, ge=1, description="Longest pause within a request's body.")
+    body_timeout_s: int = Field(default=60, ge=1, description="Until a request's body is there.")
+    send_timeout_s: int = Field(default=30, ge=1, description="Until a client takes the next part of an answer.")
+    keep_alive_s: int = Field(default=30, ge=1, description="An idle connection is kept.")
+    shutdown_s: int = Field(default=20, ge=1, description="Requests in work may finish after SIGTERM.")
     key_cache_s: int = Field(
-        5, ge=0, le=300, description="A key is believed without asking: so long a revoked one works."
+        default=5, ge=0, le=300, description="A key is believed without asking: so long a revoked one works."
     )
 
     @classmethod

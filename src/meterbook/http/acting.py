@@ -3,13 +3,13 @@
 from typing import Annotated, Any
 
 from litestar import Request, delete, post, put
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from meterbook.core.derivation import amount_text
 from meterbook.errors import Denied
 from meterbook.http.acts import noted
 from meterbook.http.bodies import read_body
-from meterbook.http.door import Door
+from meterbook.http.door import GivenDoor
 from meterbook.http.wire import (
     AdmissionOut,
     BlockIn,
@@ -38,8 +38,8 @@ from meterbook.http.wire import (
 )
 
 Read = Request[Any, Any, Any]
-Named = Annotated[str, Parameter(min_length=1, max_length=255)]
-Entity = Annotated[str, Parameter(description="user:<id> or organization:<id>.", min_length=1, max_length=268)]
+Named = Annotated[str, QueryParameter(min_length=1, max_length=255)]
+Entity = Annotated[str, QueryParameter(description="user:<id> or organization:<id>.", min_length=1, max_length=268)]
 
 
 def _taking(body: type, scope: str = "admin") -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _taking(body: type, scope: str = "admin") -> dict[str, Any]:
 
 
 @post("/checks", opt=_taking(PartyIn, "record"), status_code=200)
-async def check(request: Read, door: Door) -> AdmissionOut:
+async def check(request: Read, door: GivenDoor) -> AdmissionOut:
     """May this work begin? Denies when it can't be known, and says whether to ask again. Reserves nothing."""
     said = await read_body(request, PartyIn)
     admission = await door.book.check(said.actor, workspace=said.workspace)
@@ -59,7 +59,7 @@ async def check(request: Read, door: Door) -> AdmissionOut:
 
 
 @post("/holds", opt=_taking(HoldIn, "record"), status_code=200)
-async def hold(request: Read, door: Door) -> HoldOut:
+async def hold(request: Read, door: GivenDoor) -> HoldOut:
     """Set money aside until it is settled, released or `ttl_s` have passed. The same hold_id again is the same hold."""
     said = await read_body(request, HoldIn)
     try:
@@ -72,7 +72,7 @@ async def hold(request: Read, door: Door) -> HoldOut:
 
 
 @post("/holds/settle", opt=_taking(SettleIn, "record"), status_code=200)
-async def settle(request: Read, door: Door) -> SettledOut:
+async def settle(request: Read, door: GivenDoor) -> SettledOut:
     """Record the real cost and end the hold, together; a dead hold's usage is recorded too."""
     said = await read_body(request, SettleIn)
     settled = await door.book.settle(**arguments_of(said))
@@ -81,7 +81,7 @@ async def settle(request: Read, door: Door) -> SettledOut:
 
 
 @post("/holds/release", opt=_taking(ReleaseIn, "record"), status_code=200)
-async def release(request: Read, door: Door) -> ReleasedOut:
+async def release(request: Read, door: GivenDoor) -> ReleasedOut:
     """End a hold without a cost."""
     said = await read_body(request, ReleaseIn)
     return ReleasedOut(await door.book.release(said.hold_id))
@@ -91,7 +91,7 @@ async def release(request: Read, door: Door) -> ReleasedOut:
 
 
 @put("/limits", opt=_taking(LimitIn))
-async def set_limit(request: Read, door: Door) -> LimitOut:
+async def set_limit(request: Read, door: GivenDoor) -> LimitOut:
     """Store a limit, half up to cents."""
     said = await read_body(request, LimitIn)
     async with noted(request, "set_limit", said.entity, said):
@@ -99,7 +99,7 @@ async def set_limit(request: Read, door: Door) -> LimitOut:
 
 
 @post("/grants", opt=_taking(GrantIn), status_code=200)
-async def grant_credit(request: Read, door: Door) -> GrantedOut:
+async def grant_credit(request: Read, door: GivenDoor) -> GrantedOut:
     """Grant credit in whole cents, once a grant_id."""
     said = await read_body(request, GrantIn)
     async with noted(request, "grant_credit", said.entity, said):
@@ -107,7 +107,7 @@ async def grant_credit(request: Read, door: Door) -> GrantedOut:
 
 
 @post("/blocks", opt=_taking(BlockIn), status_code=200)
-async def block(request: Read, door: Door) -> ChangedOut:
+async def block(request: Read, door: GivenDoor) -> ChangedOut:
     """Stop an entity: payment_failed, dispute or administrative; `reference` names the invoice or dispute."""
     said = await read_body(request, BlockIn)
     async with noted(request, "block", said.entity, said):
@@ -117,10 +117,10 @@ async def block(request: Read, door: Door) -> ChangedOut:
 @delete("/blocks", opt={"scope": "admin"}, status_code=200)
 async def unblock(
     request: Read,
-    door: Door,
+    door: GivenDoor,
     entity: Entity,
     reason: Named,
-    reference: Annotated[str, Parameter(max_length=255)] = "",
+    reference: Annotated[str, QueryParameter(max_length=255)] = "",
 ) -> ChangedOut:
     """End that block alone."""
     async with noted(request, "unblock", entity, {"reason": reason, "reference": reference}):
@@ -131,7 +131,7 @@ async def unblock(
 
 
 @put("/subscriptions", opt=_taking(SubscriptionIn))
-async def put_subscription(request: Read, door: Door) -> DoneOut:
+async def put_subscription(request: Read, door: GivenDoor) -> DoneOut:
     """What a subscription says now; opens, cuts or amends the periods that follow."""
     said = await read_body(request, SubscriptionIn)
     async with noted(request, "put_subscription", said.owner, said):
@@ -140,7 +140,7 @@ async def put_subscription(request: Read, door: Door) -> DoneOut:
 
 
 @put("/organizations", opt=_taking(OrganizationIn))
-async def put_organization(request: Read, door: Door) -> DoneOut:
+async def put_organization(request: Read, door: GivenDoor) -> DoneOut:
     """Make an organization known; its owner is its first member."""
     said = await read_body(request, OrganizationIn)
     async with noted(request, "put_organization", f"organization:{said.organization}", said):
@@ -149,7 +149,7 @@ async def put_organization(request: Read, door: Door) -> DoneOut:
 
 
 @put("/organizations/owner", opt=_taking(OwnerIn))
-async def transfer_ownership(request: Read, door: Door) -> DoneOut:
+async def transfer_ownership(request: Read, door: GivenDoor) -> DoneOut:
     """Change who is asked, not one amount; the new owner must be a member."""
     said = await read_body(request, OwnerIn)
     async with noted(request, "transfer_ownership", f"organization:{said.organization}", said):
@@ -158,7 +158,7 @@ async def transfer_ownership(request: Read, door: Door) -> DoneOut:
 
 
 @delete("/organizations", opt={"scope": "admin"}, status_code=200)
-async def delete_organization(request: Read, door: Door, organization: Named) -> DoneOut:
+async def delete_organization(request: Read, door: GivenDoor, organization: Named) -> DoneOut:
     """End its subscription; its members fall back as on leaving."""
     async with noted(request, "delete_organization", f"organization:{organization}", {}):
         await door.book.delete_organization(organization)
@@ -166,7 +166,7 @@ async def delete_organization(request: Read, door: Door, organization: Named) ->
 
 
 @put("/members", opt=_taking(MemberIn))
-async def add_member(request: Read, door: Door) -> DoneOut:
+async def add_member(request: Read, door: GivenDoor) -> DoneOut:
     """One organization a user: a second is refused."""
     said = await read_body(request, MemberIn)
     async with noted(request, "add_member", f"organization:{said.organization}", said):
@@ -175,7 +175,7 @@ async def add_member(request: Read, door: Door) -> DoneOut:
 
 
 @delete("/members", opt={"scope": "admin"}, status_code=200)
-async def remove_member(request: Read, door: Door, organization: Named, user: Named) -> DoneOut:
+async def remove_member(request: Read, door: GivenDoor, organization: Named, user: Named) -> DoneOut:
     """From now on the person's own subscription, or the person, pays; what was recorded stays."""
     async with noted(request, "remove_member", f"organization:{organization}", {"user": user}):
         await door.book.remove_member(organization, user)
@@ -183,7 +183,7 @@ async def remove_member(request: Read, door: Door, organization: Named, user: Na
 
 
 @put("/members/cap", opt=_taking(CapIn))
-async def set_member_cap(request: Read, door: Door) -> DoneOut:
+async def set_member_cap(request: Read, door: GivenDoor) -> DoneOut:
     """What a member may use of the organization's period; null: no cap, "0": nothing."""
     said = await read_body(request, CapIn)
     async with noted(request, "set_member_cap", f"organization:{said.organization}", said):
@@ -192,7 +192,7 @@ async def set_member_cap(request: Read, door: Door) -> DoneOut:
 
 
 @put("/workspaces", opt=_taking(WorkspaceIn))
-async def put_workspace(request: Read, door: Door) -> DoneOut:
+async def put_workspace(request: Read, door: GivenDoor) -> DoneOut:
     """Exactly `payer` pays for what happens in it, whoever acts; null leaves it to the actor."""
     said = await read_body(request, WorkspaceIn)
     async with noted(request, "put_workspace", f"workspace:{said.workspace}", said):
@@ -201,7 +201,7 @@ async def put_workspace(request: Read, door: Door) -> DoneOut:
 
 
 @delete("/users", opt={"scope": "admin"}, status_code=200)
-async def delete_user(request: Read, door: Door, user: Named) -> DoneOut:
+async def delete_user(request: Read, door: GivenDoor, user: Named) -> DoneOut:
     """End their subscription, leave their organization, erase their id, and no row."""
     async with noted(request, "delete_user", "user:(erased)", {}):  # the log must not keep what is erased
         await door.book.delete_user(user)

@@ -10,7 +10,7 @@ from meterbook.core.derivation import amount_text
 from meterbook.core.entry_pages import EntryPage, UsageEntry
 from meterbook.core.plain import time_text
 
-CSV = "text/csv; charset=utf-8"
+CSV = "text/csv"
 ROWS_PER_PAGE = 1000
 COLUMNS = (
     "id", "occurred_at", "recorded_at", "actor", "category", "source", "description", "amount", "period", "belongs_to",

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 
 from meterbook.book import Book
@@ -57,6 +58,10 @@ class Door:
     def forget_keys(self) -> None:
         """After a key was ended here: at once, not within seconds."""
         self._believed.clear()
+
+
+GivenDoor = NamedDependency[Door]
+"""The parameter `door` of a handler."""
 
 
 def door_of(connection: Connection) -> Door:

@@ -36,13 +36,18 @@ UNMATCHED = "(none)"
 QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+NEVER = float("inf")
+LOOK_EVERY_S = 0.5
+"""How late a slow client may be cut: one look at all requests costs less than a timer for each wait of each."""
+
+
 class ClientTooSlow(Exception):
     """Who asked does not take the answer: the connection is cut."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """One request and what has become of it."""
+    """One request and what has become of it. `until`: when it is cut, if it still waits for its client then."""
 
     door: Door
     scope: Scope
@@ -52,18 +57,23 @@ class Exchange:
     began: float = field(default_factory=perf_counter)
     received: int = 0
     status: int = 0
+    until: float = NEVER
+    waiting: asyncio.Task[Any] | None = None
+    is_cut: bool = False
 
     async def receive(self) -> Message:
         """A body may be large or slow up to a limit."""
-        settings = self.door.settings
-        left_s = settings.body_timeout_s - (perf_counter() - self.began)
         if self.status:  # waiting for the client to go, while it is being answered
             return await self.inner_receive()
+        settings = self.door.settings
+        self._wait(min(perf_counter() + settings.body_pause_s, self.began + settings.body_timeout_s))
         try:
-            async with asyncio.timeout(min(settings.body_pause_s, left_s)):
-                message = await self.inner_receive()
-        except TimeoutError:
-            raise TooSlow from None
+            message = await self.inner_receive()
+        except asyncio.CancelledError:
+            self._raise_if_cut(TooSlow())
+            raise
+        finally:
+            self.until = NEVER
         self.received += len(message.get("body", b""))
         if self.received > settings.body_bytes_max:
             raise BodyTooLarge(f"the body has more than {settings.body_bytes_max} bytes")
@@ -75,11 +85,30 @@ class Exchange:
             given = {name.lower() for name, _ in message["headers"]}
             more = [(name, value) for name, value in HEADERS.items() if name not in given]
             message["headers"] = [*message["headers"], (REQUEST_ID, self.id.encode()), *more]
+        self._wait(perf_counter() + self.door.settings.send_timeout_s)
         try:
-            async with asyncio.timeout(self.door.settings.send_timeout_s):
-                await self.inner_send(message)
-        except TimeoutError:
-            raise ClientTooSlow from None
+            await self.inner_send(message)
+        except asyncio.CancelledError:
+            self._raise_if_cut(ClientTooSlow())
+            raise
+        finally:
+            self.until = NEVER
+
+    def cut(self) -> None:
+        if self.waiting is not None:
+            self.is_cut = True
+            self.waiting.cancel()
+
+    def _wait(self, until: float) -> None:
+        self.waiting, self.until = asyncio.current_task(), until
+
+    def _raise_if_cut(self, error: TooSlow | ClientTooSlow) -> None:
+        """Whoever else cancels, such as a server that ends, means it."""
+        if self.is_cut and self.waiting is not None:
+            self.is_cut = False
+            self.waiting.uncancel()
+            self.door.log.warning("client_too_slow", request_id=self.id, received=self.received, status=self.status)
+            raise error from None
 
     async def refuse(self, error: Overloaded | BodyTooLarge) -> None:
         said = problem_of(error, self.id)
@@ -107,6 +136,8 @@ class Edge:
     def __init__(self, app: App, door: Door) -> None:
         self.app = app
         self.door = door
+        self._open: set[Exchange] = set()
+        self._look: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,19 +145,30 @@ class Edge:
             return
         exchange = Exchange(self.door, scope, receive, send, _request_id(scope))
         scope.setdefault("state", {})["request_id"] = exchange.id
-        self.door.requests += 1
+        self._begin(exchange)
         try:
             refusal = exchange.refusal()
             if refusal is None:
                 await self.app(scope, exchange.receive, exchange.send)
             else:
                 await exchange.refuse(refusal)
-        except ClientTooSlow:
-            self.door.log.warning("client_too_slow", request_id=exchange.id)
-            raise
         finally:
+            self._open.discard(exchange)
             self.door.requests -= 1
             self._tell(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._open.add(exchange)
+        self.door.requests += 1
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._cut_the_slow)
+
+    def _cut_the_slow(self) -> None:
+        now = perf_counter()
+        for exchange in self._open:
+            if exchange.until < now:
+                exchange.cut()
+        self._look = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._cut_the_slow) if self._open else None
 
     def _tell(self, exchange: Exchange) -> None:
         scope, metrics = exchange.scope, self.door.metrics

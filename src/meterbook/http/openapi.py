@@ -1,13 +1,17 @@
 """The OpenAPI 3.1 document: routes and answers as the framework sees them, bodies and problems as the door takes and gives them."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, License, SecurityScheme
+from litestar.types import ControllerRouterHandler
 
 from meterbook.http.bodies import JSON, NDJSON
 from meterbook.http.cloud_events import BATCHED, EVENT_TYPE, STRUCTURED, VERSION
@@ -54,41 +58,41 @@ class CloudEvent(msgspec.Struct, omit_defaults=True):
     datacontenttype: str | None = None
 
 
-def openapi_config() -> OpenAPIConfig:
-    bearer = SecurityScheme(type="http", scheme="bearer", description="An API key: mb_…")
-    return OpenAPIConfig(
-        title="meterbook",
-        version=version("meterbook"),
-        description=DESCRIPTION,
-        path="/v1/openapi",
-        render_plugins=[],
-        components=Components(security_schemes={"key": bearer}),
-        use_handler_docstrings=True,
-        operation_id_creator=lambda handler, _method, _path: handler.handler_name,
-    )
-
-
-def document_of(app: Litestar) -> bytes:
-    """Made once an application."""
-    made: bytes | None = getattr(app.state, "openapi_document", None)
+def document_of(state: State) -> bytes:
+    """Of the routes that the state names as described; made once an application."""
+    made: bytes | None = state.get("openapi_document")
     if made is None:
-        made = msgspec.json.encode(make_document(app), order="sorted")
-        app.state.openapi_document = made
+        made = msgspec.json.encode(make_document(state["described"]), order="sorted")
+        state["openapi_document"] = made
     return made
 
 
-def make_document(app: Litestar) -> dict[str, Any]:
+def make_document(routes: Sequence[ControllerRouterHandler]) -> dict[str, Any]:
+    """By an application that serves nobody."""
+    bearer = SecurityScheme(type="http", scheme="bearer", description="An API key: mb_…")
+    config = OpenAPIConfig(
+        title="meterbook",
+        version=version("meterbook"),
+        description=DESCRIPTION,
+        components=Components(security_schemes={"key": bearer}),
+        use_handler_docstrings=True,
+        operation_id_creator=lambda handler, _method, _path: handler.handler_name,
+        license=License(name="Apache-2.0", identifier="Apache-2.0"),
+    )
+    app = Litestar(routes, dependencies={"door": Provide(_nobody, sync_to_thread=False)}, openapi_config=config)
     document: dict[str, Any] = msgspec.to_builtins(app.openapi_schema.to_schema())
     bodies = [handler.opt["body"] for handler in _handlers(app) if "body" in handler.opt]
-    said = [*bodies, EntryIn, ProblemDocument, CloudEvent]
-    _, schemas = msgspec.json.schema_components(said, ref_template=REFERENCE)
+    _, schemas = msgspec.json.schema_components([*bodies, EntryIn, ProblemDocument, CloudEvent], ref_template=REFERENCE)
     document["components"]["schemas"] |= schemas
-    for handler in _handlers(app):
-        for path, operations in document["paths"].items():
-            for operation in operations.values():
-                if path in handler.paths and operation.get("operationId") == handler.handler_name:
-                    _complete(operation, handler)
+    by_id = {handler.handler_name: handler for handler in _handlers(app)}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _complete(operation, by_id[operation["operationId"]])
     return document
+
+
+def _nobody() -> None:
+    """In place of the door, which no description needs."""
 
 
 def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
@@ -105,12 +109,11 @@ def _complete(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
         operation["requestBody"] = {"required": True, "content": content}
     answers = operation["responses"]
     answers.pop("400", None)
-    for status in sorted({*BY_SCOPE.get(scope, EVERYWHERE), *NAMED, *([402] if "hold" in handler.paths else [])}):
+    more = {402: handler.handler_name == "hold", 415: content is not None}
+    for status in sorted(
+        {*BY_SCOPE.get(scope, EVERYWHERE), *NAMED, *(status for status, is_so in more.items() if is_so)}
+    ):
         answers[str(status)] = _problem(status)
-    if handler.handler_name == "hold":
-        answers["402"] = _problem(402)
-    if content is not None:
-        answers["415"] = _problem(415)
 
 
 def _problem(status: int) -> dict[str, Any]:

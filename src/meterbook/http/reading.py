@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
@@ -15,7 +15,7 @@ from meterbook.core.derivation import as_data
 from meterbook.core.plain import usage_data
 from meterbook.errors import InvalidUsage, Problem
 from meterbook.http.csv_export import CSV, csv_of
-from meterbook.http.door import Door
+from meterbook.http.door import GivenDoor
 from meterbook.http.wire import (
     ChargesOut,
     CreditsOut,
@@ -30,29 +30,29 @@ from meterbook.http.wire import (
 
 READ = {"scope": "read"}
 Entity = Annotated[
-    str, Parameter(description="Who pays: user:<id> or organization:<id>.", min_length=1, max_length=268)
+    str, QueryParameter(description="Who pays: user:<id> or organization:<id>.", min_length=1, max_length=268)
 ]
 Period = Annotated[
     str,
-    Parameter(
+    QueryParameter(
         description="current, last (the latest that has ended), or a period's id.",
         pattern="^(current|last|[0-9]{1,19})$",
     ),
 ]
-Text = Annotated[str | None, Parameter(min_length=1, max_length=255)]
-From = Annotated[datetime | None, Meta(tz=True, description="Happened at or after.")]
-To = Annotated[datetime | None, Meta(tz=True, description="Happened before.")]
+Text = Annotated[str | None, QueryParameter(min_length=1, max_length=255)]
+From = Annotated[datetime | None, Meta(tz=True), QueryParameter(description="Happened at or after.")]
+To = Annotated[datetime | None, Meta(tz=True), QueryParameter(description="Happened before.")]
 
 
 @get("/usage", opt=READ)
-async def usage(door: Door, entity: Entity, period: Period = "current") -> UsageOut:
+async def usage(door: GivenDoor, entity: Entity, period: Period = "current") -> UsageOut:
     """One period of an entity, from one snapshot: what was used, by whom, for what, and what that means."""
     return out(UsageOut, usage_data(await door.book.usage(entity, _period(period))))
 
 
 @get("/entries", opt=READ)
 async def entries(
-    door: Door,
+    door: GivenDoor,
     entity: Entity,
     actor: Text = None,
     workspace: Text = None,
@@ -60,11 +60,11 @@ async def entries(
     category: Text = None,
     start: From = None,
     end: To = None,
-    period: Annotated[int | None, Parameter(ge=1, le=2**63 - 1, description="Where entries are booked.")] = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 50,
-    cursor: Annotated[str | None, Parameter(description="next_cursor of the page before.", max_length=512)] = None,
+    period: Annotated[int | None, QueryParameter(ge=1, le=2**63 - 1, description="Where entries are booked.")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 50,
+    cursor: Annotated[str | None, QueryParameter(description="next_cursor of the page before.", max_length=512)] = None,
     *,
-    summary: Annotated[bool, Parameter(description="Count and sum of the whole filter.")] = True,
+    summary: Annotated[bool, QueryParameter(description="Count and sum of the whole filter.")] = True,
 ) -> EntriesOut:
     """Newest first, by pages; the summary covers the whole filter."""
     page = await door.book.entries(
@@ -85,7 +85,7 @@ async def entries(
 
 @get("/entries.csv", opt={**READ, "produces": CSV}, media_type=CSV)
 async def entries_csv(
-    door: Door,
+    door: GivenDoor,
     entity: Entity,
     actor: Text = None,
     workspace: Text = None,
@@ -93,7 +93,7 @@ async def entries_csv(
     category: Text = None,
     start: From = None,
     end: To = None,
-    period: Annotated[int | None, Parameter(ge=1, le=2**63 - 1, description="Where entries are booked.")] = None,
+    period: Annotated[int | None, QueryParameter(ge=1, le=2**63 - 1, description="Where entries are booked.")] = None,
 ) -> Stream:
     """All entries of a filter as CSV, newest first, as they are read; no cell is taken for a formula."""
     wanted: dict[str, Any] = {"actor": actor, "workspace": workspace, "source": source, "category": category}
@@ -104,18 +104,18 @@ async def entries_csv(
 
 
 @get("/periods", opt=READ)
-async def periods(door: Door, entity: Entity) -> PeriodsOut:
+async def periods(door: GivenDoor, entity: Entity) -> PeriodsOut:
     """Every period of an entity, newest first."""
     return out(PeriodsOut, {"periods": await door.book.periods(entity)})
 
 
 @get("/charges", opt=READ)
 async def charges(
-    door: Door,
+    door: GivenDoor,
     entity: Entity,
     period: Annotated[
         str | None,
-        Parameter(
+        QueryParameter(
             description="current, last, or a period's id; all without it.", pattern="^(current|last|[0-9]{1,19})$"
         ),
     ] = None,
@@ -125,27 +125,29 @@ async def charges(
 
 
 @get("/credits", opt=READ)
-async def credit_account(door: Door, entity: Entity) -> CreditsOut:
+async def credit_account(door: GivenDoor, entity: Entity) -> CreditsOut:
     """Grants, what is left of each, and what can be spent now."""
     return out(CreditsOut, await door.book.credits(entity))
 
 
 @get("/holds", opt=READ)
-async def list_holds(door: Door, entity: Entity, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> HoldsOut:
+async def list_holds(
+    door: GivenDoor, entity: Entity, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
+) -> HoldsOut:
     """Money set aside, newest first, ended ones too."""
     return out(HoldsOut, {"holds": await door.book.holds(entity, limit=limit)})
 
 
 @get("/explain", opt=READ)
-async def explain(door: Door, entity: Entity, period: Period = "current") -> DerivationOut:
+async def explain(door: GivenDoor, entity: Entity, period: Period = "current") -> DerivationOut:
     """Why the figures of a period are what they are, down to rows."""
     return out(DerivationOut, as_data(await door.book.explain(entity, _period(period))))
 
 
 @get("/explain/check", opt=READ)
 async def explain_check(
-    door: Door,
-    actor: Annotated[str, Parameter(min_length=1, max_length=255)],
+    door: GivenDoor,
+    actor: Annotated[str, QueryParameter(min_length=1, max_length=255)],
     workspace: Text = None,
 ) -> DerivationOut:
     """Why a check of this actor answers what it answers now."""
@@ -153,7 +155,9 @@ async def explain_check(
 
 
 @get("/members", opt=READ)
-async def members(door: Door, organization: Annotated[str, Parameter(min_length=1, max_length=255)]) -> MembersOut:
+async def members(
+    door: GivenDoor, organization: Annotated[str, QueryParameter(min_length=1, max_length=255)]
+) -> MembersOut:
     """Every member of an organization and what they may use."""
     return out(MembersOut, {"members": await door.book.member_caps(organization)})
 

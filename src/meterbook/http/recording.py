@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from litestar import Request, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from meterbook.core.entries import Usage
 from meterbook.core.recorded import EachRecorded
@@ -11,7 +11,7 @@ from meterbook.errors import Problem
 from meterbook.http.acts import noted
 from meterbook.http.bodies import all_sound, read_batch, read_body
 from meterbook.http.cloud_events import read_events
-from meterbook.http.door import Door
+from meterbook.http.door import Door, GivenDoor
 from meterbook.http.wire import (
     AttributionOut,
     BatchOut,
@@ -27,19 +27,20 @@ from meterbook.http.wire import (
 
 Read = Request[Any, Any, Any]
 Partial = Annotated[
-    bool, Parameter(description="Take what is sound, and say of each entry what became of it; else all or nothing.")
+    bool,
+    QueryParameter(description="Take what is sound, and say of each entry what became of it; else all or nothing."),
 ]
 
 
 @post("/entries", opt={"scope": "record", "body": EntryIn}, status_code=200)
-async def record_entry(request: Read, door: Door) -> RecordedOut:
+async def record_entry(request: Read, door: GivenDoor) -> RecordedOut:
     """Record one entry, exactly once: the same key again is replayed, or refused if it says something else."""
     said = await read_body(request, EntryIn)
     return await _record(door, [said.usage()])
 
 
 @post("/entries/batch", opt={"scope": "record", "batch": True}, status_code=200)
-async def record_batch(request: Read, door: Door, *, partial: Partial = False) -> RecordedOut | BatchOut:
+async def record_batch(request: Read, door: GivenDoor, *, partial: Partial = False) -> RecordedOut | BatchOut:
     """Record many entries: a JSON array, or NDJSON read as it comes. All or nothing, unless `partial`."""
     said: list[Usage | Problem] = []
     async for part in read_batch(request):
@@ -48,14 +49,14 @@ async def record_batch(request: Read, door: Door, *, partial: Partial = False) -
 
 
 @post("/events", opt={"scope": "record", "events": True}, status_code=200)
-async def record_events(request: Read, door: Door, *, partial: Partial = False) -> RecordedOut | BatchOut:
+async def record_events(request: Read, door: GivenDoor, *, partial: Partial = False) -> RecordedOut | BatchOut:
     """Record CloudEvents 1.0 of the type meterbook.usage: structured, batched or binary. Their source and id are the key."""
     said = await read_events(request)
     return await (_record_each(door, said) if partial else _record(door, all_sound(said)))
 
 
 @post("/cumulative", opt={"scope": "record", "body": CumulativeIn}, status_code=200)
-async def record_cumulative(request: Read, door: Door) -> RecordedOut:
+async def record_cumulative(request: Read, door: GivenDoor) -> RecordedOut:
     """Keep the maximum of a request's running total: record the rise, if there is one."""
     said = await read_body(request, CumulativeIn)
     recorded = await door.book.record_cumulative(**arguments_of(said))
@@ -64,7 +65,7 @@ async def record_cumulative(request: Read, door: Door) -> RecordedOut:
 
 
 @post("/corrections", opt={"scope": "admin", "body": CorrectionIn}, status_code=200)
-async def correct_entry(request: Read, door: Door) -> RecordedOut:
+async def correct_entry(request: Read, door: GivenDoor) -> RecordedOut:
     """Add an amount to an entry, or take it back, by a new entry that points at it; together never below zero."""
     said = await read_body(request, CorrectionIn)
     async with noted(request, "correct", said.entry, said):
@@ -72,7 +73,7 @@ async def correct_entry(request: Read, door: Door) -> RecordedOut:
 
 
 @post("/attributions", opt={"scope": "record", "body": PartyIn}, status_code=200)
-async def resolve_attribution(request: Read, door: Door) -> AttributionOut:
+async def resolve_attribution(request: Read, door: GivenDoor) -> AttributionOut:
     """Who pays now, as a token: resolved before work begins, given when it is recorded. It does not expire."""
     said = await read_body(request, PartyIn)
     found = await door.book.resolve(said.actor, said.workspace)

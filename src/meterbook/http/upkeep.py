@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 
-from meterbook.http.door import OPEN, Door
+from meterbook.http.door import OPEN, GivenDoor
 from meterbook.http.metrics import CONTENT_TYPE
 from meterbook.http.problems import ShuttingDown
 from meterbook.http.wire import AppliedOut, HealthOut, out
@@ -15,7 +15,7 @@ Read = Request[Any, Any, Any]
 
 
 @post(WEBHOOK_PATH, opt={"scope": OPEN, "raw": True}, status_code=200)
-async def stripe_webhook(request: Read, door: Door) -> AppliedOut:
+async def stripe_webhook(request: Read, door: GivenDoor) -> AppliedOut:
     """Stripe's events, signed on the raw body; anything but 2xx makes Stripe send it again."""
     applied = await door.book.apply_stripe_event(await request.body(), request.headers.get("stripe-signature", ""))
     door.metrics.webhooks.labels(applied.state).inc()
@@ -29,7 +29,7 @@ async def healthz() -> HealthOut:
 
 
 @get("/readyz", opt={"scope": OPEN})
-async def readyz(door: Door) -> HealthOut:
+async def readyz(door: GivenDoor) -> HealthOut:
     """The database answers, and this server is not going away."""
     if door.is_closing:
         raise ShuttingDown
@@ -38,7 +38,7 @@ async def readyz(door: Door) -> HealthOut:
 
 
 @get("/metrics", opt={"scope": "metrics", "produces": "text/plain"}, media_type=CONTENT_TYPE)
-async def metrics(door: Door) -> Response[bytes]:
+async def metrics(door: GivenDoor) -> Response[bytes]:
     """Counters for Prometheus. Needs a key that may read, unless the server is told to serve them openly."""
     door.metrics.in_work.set(door.requests)
     return Response(door.metrics.text(), media_type=CONTENT_TYPE)
