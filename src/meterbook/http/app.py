@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, cast
 
-from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar import Litestar, MediaType, Request, Response, get
 from litestar.config.app import AppConfig
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -12,17 +12,11 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from meterbook.errors import MeterbookError
-from meterbook.http import acting, keys, reading, recording, upkeep
 from meterbook.http.door import OPEN, Door, admit
 from meterbook.http.edge import App, Edge
 from meterbook.http.openapi import DOCUMENT_PATH, document_of
 from meterbook.http.problems import PROBLEM_JSON, SERVER_ERROR, answer_litestar, answer_refusal, problem, request_id_of
-
-VERSION = "/v1"
-API = Router(
-    VERSION,
-    route_handlers=[*recording.ROUTES, *reading.ROUTES, *acting.ROUTES, *keys.ROUTES],
-)
+from meterbook.http.routes import DESCRIBED
 
 
 def make_app(door: Door, *others: ControllerRouterHandler) -> Edge:
@@ -32,7 +26,7 @@ def make_app(door: Door, *others: ControllerRouterHandler) -> Edge:
 
 def make_inner_app(door: Door, others: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     return Litestar(
-        [API, *upkeep.ROUTES, openapi_document, *others],
+        [*DESCRIBED, openapi_document, *others],
         dependencies={"door": Provide(_door, sync_to_thread=False)},
         exception_handlers={
             MeterbookError: answer_refusal,
@@ -43,7 +37,7 @@ def make_inner_app(door: Door, others: Sequence[ControllerRouterHandler] = ()) -
         logging_config=None,
         openapi_config=None,  # its pages load scripts from other hosts; the document is a route of ours
         request_max_body_size=None,  # the edge counts, also what is not announced
-        state=State({"door": door, "described": (API, *upkeep.ROUTES)}),
+        state=State({"door": door, "described": DESCRIBED}),
         on_app_init=[_without_debugging],
     )
 

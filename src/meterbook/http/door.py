@@ -16,7 +16,7 @@ from meterbook.book import Book
 from meterbook.core.api_keys import ApiKey, Scope
 from meterbook.errors import InvalidKey, ScopeMissing
 from meterbook.http.metrics import Metrics
-from meterbook.http.problems import BadQuery, ShuttingDown
+from meterbook.http.problems import BadQuery
 from meterbook.settings import Settings
 
 KEYS_REMEMBERED_MAX = 10_000
@@ -82,8 +82,6 @@ async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
     A route that names no scope is a mistake of ours, and open to nobody.
     """
     door = door_of(connection)
-    if door.is_closing:
-        raise ShuttingDown
     scope: Scope | str | None = handler.opt.get("scope")
     if scope != OPEN and not (scope == "metrics" and door.settings.metrics_open):
         key = await door.know(connection)

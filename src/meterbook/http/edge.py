@@ -112,7 +112,7 @@ class Exchange:
 
     async def refuse(self, error: Overloaded | BodyTooLarge) -> None:
         said = problem_of(error, self.id)
-        headers = {"content-type": PROBLEM_JSON, "connection": "close"}
+        headers = {"content-type": PROBLEM_JSON, "Connection": "close"}
         headers |= headers_of(said["status"], retryable=said["retryable"])
         body = msgspec.json.encode(said)
         listed = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -107,6 +107,8 @@ def _complete(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     content = _body_of(handler)
     if content is not None:
         operation["requestBody"] = {"required": True, "content": content}
+    for parameter in operation.get("parameters", ()):
+        _simplify(parameter)
     answers = operation["responses"]
     answers.pop("400", None)
     more = {402: handler.handler_name == "hold", 415: content is not None}
@@ -114,6 +116,15 @@ def _complete(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
         {*BY_SCOPE.get(scope, EVERYWHERE), *NAMED, *(status for status, is_so in more.items() if is_so)}
     ):
         answers[str(status)] = _problem(status)
+
+
+def _simplify(parameter: dict[str, Any]) -> None:
+    """One that may be left out is not one that may be null; and its description is said once."""
+    schema = parameter["schema"]
+    schema.pop("description", None)
+    kinds = [each for each in schema.pop("oneOf", ()) if each.get("type") != "null"]
+    for kind in kinds:
+        schema |= kind
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -126,6 +126,10 @@ TITLES = {
 }
 
 
+UNREAD = frozenset({STATUSES[TooSlow], STATUSES[BodyTooLarge]})
+"""What is left of the body is not waited for."""
+
+
 def status_of(error: MeterbookError) -> int:
     """Of the nearest class in the table; a denial that a retry may turn is none for good."""
     if isinstance(error, Denied) and error.retryable:
@@ -147,6 +151,8 @@ def problem_of(error: MeterbookError, request_id: str) -> dict[str, Any]:
 
 def headers_of(status: int, *, retryable: bool) -> dict[str, str]:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable else {}
+    if status in UNREAD:
+        headers["Connection"] = "close"
     if status == STATUSES[InvalidKey]:
         headers["WWW-Authenticate"] = 'Bearer realm="meterbook"'
     return headers

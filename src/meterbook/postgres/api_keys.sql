@@ -24,9 +24,9 @@ select meterbook.end_act(%(id)s, %(outcome)s, %(code)s, %(at)s::timestamptz)
 
 -- name: list_acts
 -- Newest first, from below an id on.
-select l.id, l.at, l.by_whom, l.act, l.subject, l.said, l.request, o.outcome, o.code, o.at as ended_at
-from meterbook.act_log l left join meterbook.act_outcome o on o.act_id = l.id
-where (%(before)s::bigint is null or l.id < %(before)s::bigint) and (%(subject)s::text is null or l.subject = %(subject)s::text)
+select l.id, l.at, l.by_whom, l.act, d.subject, d.said, l.request, o.outcome, o.code, o.at as ended_at
+from meterbook.act_log l join meterbook.act_detail d on d.act_id = l.id left join meterbook.act_outcome o on o.act_id = l.id
+where (%(before)s::bigint is null or l.id < %(before)s::bigint) and (%(subject)s::text is null or d.subject = %(subject)s::text)
 order by l.id desc limit %(rows)s::integer
 
 -- name: answers

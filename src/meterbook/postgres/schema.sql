@@ -319,8 +319,10 @@ CREATE FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said j
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  insert into meterbook.act_log (at, by_whom, act, subject, said, request)
-  values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.subject, begin_act.said, begin_act.request) returning id
+  with logged as (
+    insert into meterbook.act_log (at, by_whom, act, request)
+    values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
+  insert into meterbook.act_detail (act_id, subject, said) select l.id, begin_act.subject, begin_act.said from logged l returning act_id
 $$;
 
 CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
@@ -762,6 +764,7 @@ begin
   perform meterbook.end_subscriptions(the_entity, moment);
   update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
   perform meterbook.erase_stripe_events(the_entity);
+  perform meterbook.erase_acts(delete_user.person, the_actor);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
@@ -993,6 +996,20 @@ CREATE FUNCTION meterbook.entry_differences(the_entity bigint) RETURNS SETOF met
   from meterbook.placed_entries(the_entity) l join meterbook.billing_period p on p.entity_id = l.entity_id and p.id = l.period_id
   where p.kind <> 'history' and case when l.day is null then l.corrects is null or l.amount > 0      -- given back in money: on no day
                                      else l.day < 0 or not p.moved and l.day <> meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at) end
+$$;
+
+CREATE FUNCTION meterbook.erase_acts(person text, the_actor bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- A person who is deleted: where acts name them, as subject or in a field that names somebody, stands their surrogate.
+  update meterbook.act_detail d set
+    subject = case when d.subject = 'user:' || person then 'user:#' || the_actor else d.subject end,
+    said = (select coalesce(jsonb_object_agg(f.key, case
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb(person) then to_jsonb('#' || the_actor)
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb('user:' || person) then to_jsonb('user:#' || the_actor)
+              else f.value end), '{}') from jsonb_each(d.said) f)
+  where d.subject = 'user:' || person
+     or exists (select from jsonb_each_text(d.said) f where f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value in (person, 'user:' || person))
 $$;
 
 CREATE FUNCTION meterbook.erase_stripe_event(the_id text) RETURNS void
@@ -3167,13 +3184,19 @@ begin
   return array[row(1, key, 'inserted', payer.name, home_id, belongs_to, amount, moment)::meterbook.recorded];
 end $$;
 
+CREATE TABLE meterbook.act_detail (
+    act_id bigint NOT NULL,
+    subject text NOT NULL,
+    said jsonb NOT NULL
+);
+
+COMMENT ON TABLE meterbook.act_detail IS 'What an act was about, and what was said. Apart, because a person who is deleted is erased from it.';
+
 CREATE TABLE meterbook.act_log (
     id bigint NOT NULL,
     at timestamp with time zone NOT NULL,
     by_whom text NOT NULL,
     act text NOT NULL,
-    subject text NOT NULL,
-    said jsonb NOT NULL,
     request text NOT NULL
 );
 
@@ -3818,6 +3841,9 @@ COMMENT ON COLUMN meterbook.workspace.payer_id IS 'Exactly this entity pays, who
 
 ALTER TABLE ONLY meterbook.usage_log ATTACH PARTITION meterbook.usage_log_default DEFAULT;
 
+ALTER TABLE ONLY meterbook.act_detail
+    ADD CONSTRAINT act_detail_pkey PRIMARY KEY (act_id);
+
 ALTER TABLE ONLY meterbook.act_log
     ADD CONSTRAINT act_log_pkey PRIMARY KEY (id);
 
@@ -3977,7 +4003,7 @@ ALTER TABLE ONLY meterbook.usage_rollup
 ALTER TABLE ONLY meterbook.workspace
     ADD CONSTRAINT workspace_pkey PRIMARY KEY (external_id);
 
-CREATE INDEX act_log_by_subject ON meterbook.act_log USING btree (subject, id);
+CREATE INDEX act_detail_by_subject ON meterbook.act_detail USING btree (subject, act_id);
 
 CREATE INDEX billing_period_by_time ON meterbook.billing_period USING btree (entity_id, kind, starts_at);
 
@@ -4308,6 +4334,8 @@ GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.erase_acts(person text, the_actor bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_writer;
@@ -4685,6 +4713,9 @@ GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[],
 REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE meterbook.act_detail TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.act_detail TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.act_log TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.act_log TO meterbook_importer;

@@ -22,12 +22,17 @@ create table meterbook.act_log (
   at      timestamptz not null,
   by_whom text not null,
   act     text not null,
-  subject text not null,
-  said    jsonb not null,
   request text not null
 );
-create index act_log_by_subject on meterbook.act_log (subject, id);
 comment on table meterbook.act_log is 'Administrative acts, written before they are carried out: one without an outcome was cut off, and may or may not have taken effect.';
+
+create table meterbook.act_detail (
+  act_id  bigint primary key,
+  subject text not null,
+  said    jsonb not null
+);
+create index act_detail_by_subject on meterbook.act_detail (subject, act_id);
+comment on table meterbook.act_detail is 'What an act was about, and what was said. Apart, because a person who is deleted is erased from it.';
 
 create table meterbook.act_outcome (
   act_id  bigint primary key,
@@ -83,8 +88,23 @@ $$;
 
 create function meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamptz default null) returns bigint
 language sql security definer set search_path = meterbook, pg_temp as $$
-  insert into meterbook.act_log (at, by_whom, act, subject, said, request)
-  values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.subject, begin_act.said, begin_act.request) returning id
+  with logged as (
+    insert into meterbook.act_log (at, by_whom, act, request)
+    values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
+  insert into meterbook.act_detail (act_id, subject, said) select l.id, begin_act.subject, begin_act.said from logged l returning act_id
+$$;
+
+create function meterbook.erase_acts(person text, the_actor bigint) returns void
+language sql as $$
+  -- A person who is deleted: where acts name them, as subject or in a field that names somebody, stands their surrogate.
+  update meterbook.act_detail d set
+    subject = case when d.subject = 'user:' || person then 'user:#' || the_actor else d.subject end,
+    said = (select coalesce(jsonb_object_agg(f.key, case
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb(person) then to_jsonb('#' || the_actor)
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb('user:' || person) then to_jsonb('user:#' || the_actor)
+              else f.value end), '{}') from jsonb_each(d.said) f)
+  where d.subject = 'user:' || person
+     or exists (select from jsonb_each_text(d.said) f where f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value in (person, 'user:' || person))
 $$;
 
 create function meterbook.end_act(the_act bigint, outcome text, code text, at timestamptz default null) returns void
@@ -107,7 +127,7 @@ begin
   end if;
 end $$;
 
-grant select on meterbook.api_key, meterbook.act_log, meterbook.act_outcome to meterbook_reader, meterbook_importer;
+grant select on meterbook.api_key, meterbook.act_log, meterbook.act_detail, meterbook.act_outcome to meterbook_reader, meterbook_importer;
 grant usage on schema meterbook to meterbook_keeper;
 revoke all on all functions in schema meterbook from public;
 grant execute on function meterbook.make_api_key, meterbook.end_api_key to meterbook_keeper;
