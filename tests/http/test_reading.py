@@ -7,8 +7,8 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from meterbook.core.plain import as_json, usage_data
 from meterbook.http.csv_export import COLUMNS, safe
+from meterbook.plain import as_json, usage_data
 from tests.http.conftest import Service, entry
 
 ADA = {"entity": "user:ada"}

@@ -20,11 +20,11 @@ from meterbook.core.breakdown import apportion
 from meterbook.core.derivation import Derivation, abridged, amount_text, render
 from meterbook.core.ledgers import OutboxRow
 from meterbook.core.money import EXACT, ZERO
-from meterbook.core.plain import usage_data
 from meterbook.core.upkeep import Difference
 from meterbook.core.usage_report import UsageReport
 from meterbook.demo.bill import EXPLAINED, MonthBilled
 from meterbook.demo.play import Played
+from meterbook.plain import usage_data
 from meterbook.pricing import PRICES_VERSION
 
 CHART_WIDTH = 40

@@ -5,8 +5,8 @@ import sys
 from enum import IntEnum
 
 from meterbook.cli.screen import console
-from meterbook.core.plain import error_data
 from meterbook.errors import Denied, InvalidUsage, KeyConflict, LimitRefused, MeterbookError, Overloaded, UnsettledMoney
+from meterbook.plain import error_data
 
 PROBLEMS_SHOWN_MAX = 20
 

@@ -15,7 +15,7 @@ from meterbook.cli.recording import show_recorded
 from meterbook.cli.screen import amount_shown, console, table, time_shown
 from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import HoldState
-from meterbook.core.plain import as_json, json_text
+from meterbook.plain import as_json, json_text
 
 HOLDS_SHOWN = 100
 

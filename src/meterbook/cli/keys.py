@@ -13,7 +13,7 @@ from meterbook.cli.opening import open_book
 from meterbook.cli.reading import time_asked
 from meterbook.cli.screen import console, table, time_shown
 from meterbook.core.api_keys import SCOPES, ApiKey, NewApiKey
-from meterbook.core.plain import json_text
+from meterbook.plain import json_text
 
 app = typer.Typer(name="keys", help="API keys of the HTTP door: make, list, rotate, revoke.", no_args_is_help=True)
 KeyId = Annotated[int, typer.Argument(metavar="ID", help="As `keys list` shows it.", show_default=False)]

@@ -15,9 +15,9 @@ from meterbook.cli.screen import amount_shown, console, table
 from meterbook.core.admission import Admission
 from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import MemberCap
-from meterbook.core.plain import json_text
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport
+from meterbook.plain import json_text
 
 NO_CAP = "none"
 OVERSHOOT = (

@@ -14,7 +14,7 @@ from meterbook.cli.opening import open_book
 from meterbook.cli.screen import amount_shown, cents_shown, console, table, time_shown
 from meterbook.core.deliveries import Delivery
 from meterbook.core.ledgers import DeliveryState, OutboxRow
-from meterbook.core.plain import json_text
+from meterbook.plain import json_text
 
 app = typer.Typer()
 ROWS_SHOWN = 100

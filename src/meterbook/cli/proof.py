@@ -9,7 +9,7 @@ from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
 from meterbook.core.derivation import counted
-from meterbook.core.plain import json_text
+from meterbook.plain import json_text
 
 DIFFERENCES_SHOWN_MAX = 50
 

@@ -18,9 +18,9 @@ from meterbook.core.charges import unbilled_cents
 from meterbook.core.derivation import amount_text, as_data, counted, render
 from meterbook.core.entry_pages import EntryPage, UsageEntry
 from meterbook.core.period_facts import Period
-from meterbook.core.plain import json_text, usage_data
 from meterbook.core.usage_report import UsageReport
 from meterbook.errors import InvalidRequest
+from meterbook.plain import json_text, usage_data
 
 BAR_WIDTH = 30
 PARTS_SHOWN_MAX = 15

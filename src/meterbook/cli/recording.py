@@ -15,9 +15,9 @@ from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
 from meterbook.core.derivation import amount_text
 from meterbook.core.entries import check_each_entry
-from meterbook.core.plain import json_text
 from meterbook.core.recorded import Recorded
 from meterbook.errors import InvalidUsage, Problem
+from meterbook.plain import json_text
 
 STDIN = "-"
 STDIN_ENTRIES_MAX = 10_000

@@ -11,8 +11,8 @@ from meterbook.cli.command import DEFAULT_HOME, Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console, table
-from meterbook.core.plain import json_text
 from meterbook.errors import InvalidRequest
+from meterbook.plain import json_text
 
 if TYPE_CHECKING:
     from meterbook.settings import Settings

@@ -10,7 +10,7 @@ from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console, table, time_shown
 from meterbook.core.ledgers import StripeApplied, StripeEventState
-from meterbook.core.plain import json_text
+from meterbook.plain import json_text
 from meterbook.stripe.events import KINDS, WEBHOOK_PATH
 from meterbook.stripe.gateway import API_VERSION
 

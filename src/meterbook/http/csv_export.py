@@ -8,7 +8,7 @@ from typing import Any
 from meterbook.book import Book
 from meterbook.core.derivation import amount_text
 from meterbook.core.entry_pages import EntryPage, UsageEntry
-from meterbook.core.plain import time_text
+from meterbook.plain import time_text
 
 CSV = "text/csv"
 ROWS_PER_PAGE = 1000

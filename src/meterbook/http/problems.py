@@ -6,7 +6,6 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException
 
-from meterbook.core.plain import error_data
 from meterbook.errors import (
     AttributionUnavailable,
     BadEvent,
@@ -33,6 +32,7 @@ from meterbook.errors import (
     UnknownPeriod,
     UnsettledMoney,
 )
+from meterbook.plain import error_data
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 1

@@ -12,7 +12,6 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from meterbook.core.derivation import as_data
-from meterbook.core.plain import usage_data
 from meterbook.errors import InvalidUsage, Problem
 from meterbook.http.csv_export import CSV, csv_of
 from meterbook.http.door import GivenDoor
@@ -27,6 +26,7 @@ from meterbook.http.wire import (
     UsageOut,
     out,
 )
+from meterbook.plain import usage_data
 
 READ = {"scope": "read"}
 Entity = Annotated[

@@ -10,9 +10,9 @@ from msgspec import Meta, Struct
 
 from meterbook.core.derivation import amount_text
 from meterbook.core.entries import Usage
-from meterbook.core.plain import as_json
 from meterbook.core.recorded import EachRecorded, Recorded, RecordedEntry
 from meterbook.operations.settle_hold import Settled
+from meterbook.plain import as_json
 
 Out = TypeVar("Out", bound=Struct)
 

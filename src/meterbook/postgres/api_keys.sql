@@ -1,8 +1,10 @@
 -- name: make_key
+-- Gives its id.
 select meterbook.make_api_key(%(prefix)s, %(digest)s, %(name)s, %(scopes)s::text[], %(by_whom)s, %(expires_at)s::timestamptz, %(replaces)s::bigint,
                               %(at)s::timestamptz)
 
 -- name: end_key
+-- Now, or at a time.
 select meterbook.end_api_key(%(id)s, %(ends_at)s::timestamptz, %(at)s::timestamptz)
 
 -- name: find_key
