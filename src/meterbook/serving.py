@@ -4,9 +4,11 @@ Below the commands and above the doors, so that no door knows another.
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
@@ -157,4 +159,21 @@ def make_log(style: str) -> structlog.stdlib.BoundLogger:
         cache_logger_on_first_use=False,
     )
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    below = logging.getLogger("uvicorn.error")
+    below.handlers, below.propagate = [_Forwarding(log)], False
+    below.setLevel(logging.WARNING)
     return log
+
+
+class _Forwarding(logging.Handler):
+    """What uvicorn has to say, as a line like all others."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts: dict[str, str] = {"reason": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            facts["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        self._log.log(record.levelno, "uvicorn", **facts)

@@ -160,6 +160,30 @@ async def _answer_to(port: int, said: bytes) -> tuple[bytes, float]:
 
 
 @ON_ONE_SERVER
+async def test_an_answer_that_is_not_taken_is_cut(database_url: str, tmp_path: Path) -> None:
+    """A reader of a large export who stops reading is cut in time, and holds up nobody: no request stays in work."""
+    said = [entry(f"k{n}", amount="0.01", description="x" * 500) for n in range(8000)]
+    with serving(database_url, tmp_path, send_timeout_s="1", metrics_open="true") as served:
+        async with httpx.AsyncClient(base_url=served.address, headers=served.headers("admin"), timeout=60) as caller:
+            assert (await caller.post("/v1/entries/batch", json=said)).status_code == 200
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket
+            authorization = served.headers("admin")["Authorization"].encode()
+            writer.write(
+                b"GET /v1/entries.csv?entity=user:ada HTTP/1.1\r\nHost: x\r\nAuthorization: "
+                + authorization
+                + b"\r\n\r\n"
+            )
+            async with asyncio.timeout(30):
+                while "client_too_slow" not in served.log.read_text():  # noqa: ASYNC110  another process writes it
+                    await asyncio.sleep(0.1)
+            told = (await caller.get("/metrics")).text
+        writer.close()
+        assert "meterbook_http_requests_in_work 1.0" in told
+        assert "fault" not in {each["event"] for each in served.logged()}
+
+
+@ON_ONE_SERVER
 def test_an_idle_connection_is_answered_again(database_url: str, tmp_path: Path) -> None:
     """The time limit of headers counts from a request's first byte, not through the pause between two requests."""
     with (

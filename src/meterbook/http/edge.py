@@ -60,6 +60,7 @@ class Exchange:
     until: float = NEVER
     waiting: asyncio.Task[Any] | None = None
     is_cut: bool = False
+    is_gone: bool = False
 
     async def receive(self) -> Message:
         """A body may be large or slow up to a limit."""
@@ -106,6 +107,7 @@ class Exchange:
         """Whoever else cancels, such as a server that ends, means it."""
         if self.is_cut and self.waiting is not None:
             self.is_cut = False
+            self.is_gone = isinstance(error, ClientTooSlow)
             self.waiting.uncancel()
             self.door.log.warning("client_too_slow", request_id=self.id, received=self.received, status=self.status)
             raise error from None
@@ -152,6 +154,10 @@ class Edge:
                 await self.app(scope, exchange.receive, exchange.send)
             else:
                 await exchange.refuse(refusal)
+        except Exception:
+            if exchange.is_gone:  # as something of the framework's, by now; the server cuts what has no end
+                return
+            raise
         finally:
             self._open.discard(exchange)
             self.door.requests -= 1

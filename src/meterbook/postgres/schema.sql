@@ -1391,6 +1391,25 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
   select ('x' || encode(substr(uuid_send(key), 1, 4), 'hex'))::bit(32)::bigint
 $$;
 
+CREATE FUNCTION meterbook.known_entity(entity text) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Its surrogate, for who may read no table.
+  select meterbook.entity_id_of(entity)
+$$;
+
+CREATE FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(hold_key text, entity text, actor text, workspace text, amount numeric, granted_at timestamp with time zone, expires_at timestamp with time zone, state text, ended_at timestamp with time zone, settled numeric)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+  select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at,
+         h.expires_at, case when h.state = 'active' and h.expires_at <= coalesce(at, clock_timestamp()) then 'expired' else h.state end, h.ended_at, h.settled
+  from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
+  where h.hold_key = any (known_holds.hold_keys)
+$$;
+
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
     LANGUAGE plpgsql STABLE ROWS 10
     SET enable_nestloop TO 'on'
@@ -4432,6 +4451,15 @@ REVOKE ALL ON FUNCTION meterbook.key_weight(key uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.known_entity(entity text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;

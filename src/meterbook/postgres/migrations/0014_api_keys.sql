@@ -113,6 +113,23 @@ language sql security definer set search_path = meterbook, pg_temp as $$
   values (the_act, coalesce(end_act.at, clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
 $$;
 
+create function meterbook.known_entity(entity text) returns bigint
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  -- Its surrogate, for who may read no table.
+  select meterbook.entity_id_of(entity)
+$$;
+
+create function meterbook.known_holds(hold_keys text[], at timestamptz default null)
+returns table (hold_key text, entity text, actor text, workspace text, amount numeric, granted_at timestamptz, expires_at timestamptz, state text,
+               ended_at timestamptz, settled numeric)
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  -- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+  select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at,
+         h.expires_at, case when h.state = 'active' and h.expires_at <= coalesce(at, clock_timestamp()) then 'expired' else h.state end, h.ended_at, h.settled
+  from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
+  where h.hold_key = any (known_holds.hold_keys)
+$$;
+
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'meterbook_keeper') then
@@ -130,5 +147,6 @@ end $$;
 grant select on meterbook.api_key, meterbook.act_log, meterbook.act_detail, meterbook.act_outcome to meterbook_reader, meterbook_importer;
 grant usage on schema meterbook to meterbook_keeper;
 revoke all on all functions in schema meterbook from public;
+grant execute on function meterbook.known_entity to meterbook_writer, meterbook_reader, meterbook_importer;
 grant execute on function meterbook.make_api_key, meterbook.end_api_key to meterbook_keeper;
-grant execute on function meterbook.find_api_key, meterbook.note_api_key_use, meterbook.begin_act, meterbook.end_act to meterbook_writer, meterbook_importer;
+grant execute on function meterbook.find_api_key, meterbook.note_api_key_use, meterbook.begin_act, meterbook.end_act, meterbook.known_holds to meterbook_writer, meterbook_importer;
