@@ -321,7 +321,7 @@ CREATE FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said j
     AS $$
   with logged as (
     insert into meterbook.act_log (at, by_whom, act, request)
-    values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
+    values (coalesce(meterbook.permitted(begin_act.at), clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
   insert into meterbook.act_detail (act_id, subject, said) select l.id, begin_act.subject, begin_act.said from logged l returning act_id
 $$;
 
@@ -799,7 +799,7 @@ CREATE FUNCTION meterbook.end_act(the_act bigint, outcome text, code text, at ti
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   insert into meterbook.act_outcome (act_id, at, outcome, code)
-  values (the_act, coalesce(end_act.at, clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
+  values (the_act, coalesce(meterbook.permitted(end_act.at), clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
 $$;
 
 CREATE FUNCTION meterbook.end_api_key(the_id bigint, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
@@ -809,11 +809,11 @@ CREATE FUNCTION meterbook.end_api_key(the_id bigint, ends_at timestamp with time
     AS $$
   -- Now (`ends_at` null), or at a time, unless it ends sooner anyway. Null: there is no such key. False: it has ended already.
   with found as (
-    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(at, clock_timestamp())) as lives
+    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(meterbook.permitted(at), clock_timestamp())) as lives
     from meterbook.api_key k where k.id = the_id for update),
   ended as (
     update meterbook.api_key k set
-      revoked_at = case when ends_at is null then coalesce(at, clock_timestamp()) end,
+      revoked_at = case when ends_at is null then coalesce(meterbook.permitted(at), clock_timestamp()) end,
       expires_at = case when ends_at is null then k.expires_at else least(k.expires_at, ends_at) end
     from found f where f.lives and k.id = f.id returning k.id)
   select f.lives from found f left join ended e on e.id = f.id
@@ -1400,15 +1400,19 @@ CREATE FUNCTION meterbook.known_entity(entity text) RETURNS bigint
 $$;
 
 CREATE FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(hold_key text, entity text, actor text, workspace text, amount numeric, granted_at timestamp with time zone, expires_at timestamp with time zone, state text, ended_at timestamp with time zone, settled numeric)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+-- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(known_holds.at), clock_timestamp());
+begin
+  return query
   select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at,
-         h.expires_at, case when h.state = 'active' and h.expires_at <= coalesce(at, clock_timestamp()) then 'expired' else h.state end, h.ended_at, h.settled
+         h.expires_at, case when h.state = 'active' and h.expires_at <= moment then 'expired' else h.state end, h.ended_at, h.settled
   from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
-  where h.hold_key = any (known_holds.hold_keys)
-$$;
+  where h.hold_key = any (known_holds.hold_keys);
+end $$;
 
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
     LANGUAGE plpgsql STABLE ROWS 10
@@ -1612,7 +1616,7 @@ CREATE FUNCTION meterbook.make_api_key(prefix text, digest bytea, name text, sco
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   insert into meterbook.api_key (prefix, digest, name, scopes, created_at, created_by, expires_at, replaces)
-  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(at, clock_timestamp()), by_whom,
+  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(meterbook.permitted(at), clock_timestamp()), by_whom,
           make_api_key.expires_at, make_api_key.replaces) returning id
 $$;
 
@@ -1644,14 +1648,16 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
-  update meterbook.api_key k set last_used_at = coalesce(at, clock_timestamp())
-  where k.id = (select f.id from meterbook.api_key f where f.id = the_id
-                and (f.last_used_at is null or f.last_used_at < coalesce(at, clock_timestamp()) - interval '1 minute') for update skip locked)
-$$;
+-- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
+declare moment timestamptz := coalesce(meterbook.permitted(note_api_key_use.at), clock_timestamp());
+begin
+  update meterbook.api_key k set last_used_at = moment
+  where k.id = (select f.id from meterbook.api_key f where f.id = the_id and (f.last_used_at is null or f.last_used_at < moment - interval '1 minute')
+                for update skip locked);
+end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER

@@ -55,7 +55,7 @@ create function meterbook.make_api_key(prefix text, digest bytea, name text, sco
                                        replaces bigint default null, at timestamptz default null) returns bigint
 language sql security definer set search_path = meterbook, pg_temp as $$
   insert into meterbook.api_key (prefix, digest, name, scopes, created_at, created_by, expires_at, replaces)
-  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(at, clock_timestamp()), by_whom,
+  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(meterbook.permitted(at), clock_timestamp()), by_whom,
           make_api_key.expires_at, make_api_key.replaces) returning id
 $$;
 
@@ -63,11 +63,11 @@ create function meterbook.end_api_key(the_id bigint, ends_at timestamptz, at tim
 language sql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
   -- Now (`ends_at` null), or at a time, unless it ends sooner anyway. Null: there is no such key. False: it has ended already.
   with found as (
-    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(at, clock_timestamp())) as lives
+    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(meterbook.permitted(at), clock_timestamp())) as lives
     from meterbook.api_key k where k.id = the_id for update),
   ended as (
     update meterbook.api_key k set
-      revoked_at = case when ends_at is null then coalesce(at, clock_timestamp()) end,
+      revoked_at = case when ends_at is null then coalesce(meterbook.permitted(at), clock_timestamp()) end,
       expires_at = case when ends_at is null then k.expires_at else least(k.expires_at, ends_at) end
     from found f where f.lives and k.id = f.id returning k.id)
   select f.lives from found f left join ended e on e.id = f.id
@@ -79,18 +79,20 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
 $$;
 
 create function meterbook.note_api_key_use(the_id bigint, at timestamptz default null) returns void
-language sql security definer set search_path = meterbook, pg_temp as $$
-  -- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
-  update meterbook.api_key k set last_used_at = coalesce(at, clock_timestamp())
-  where k.id = (select f.id from meterbook.api_key f where f.id = the_id
-                and (f.last_used_at is null or f.last_used_at < coalesce(at, clock_timestamp()) - interval '1 minute') for update skip locked)
-$$;
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
+declare moment timestamptz := coalesce(meterbook.permitted(note_api_key_use.at), clock_timestamp());
+begin
+  update meterbook.api_key k set last_used_at = moment
+  where k.id = (select f.id from meterbook.api_key f where f.id = the_id and (f.last_used_at is null or f.last_used_at < moment - interval '1 minute')
+                for update skip locked);
+end $$;
 
 create function meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamptz default null) returns bigint
 language sql security definer set search_path = meterbook, pg_temp as $$
   with logged as (
     insert into meterbook.act_log (at, by_whom, act, request)
-    values (coalesce(begin_act.at, clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
+    values (coalesce(meterbook.permitted(begin_act.at), clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
   insert into meterbook.act_detail (act_id, subject, said) select l.id, begin_act.subject, begin_act.said from logged l returning act_id
 $$;
 
@@ -110,7 +112,7 @@ $$;
 create function meterbook.end_act(the_act bigint, outcome text, code text, at timestamptz default null) returns void
 language sql security definer set search_path = meterbook, pg_temp as $$
   insert into meterbook.act_outcome (act_id, at, outcome, code)
-  values (the_act, coalesce(end_act.at, clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
+  values (the_act, coalesce(meterbook.permitted(end_act.at), clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
 $$;
 
 create function meterbook.known_entity(entity text) returns bigint
@@ -122,13 +124,17 @@ $$;
 create function meterbook.known_holds(hold_keys text[], at timestamptz default null)
 returns table (hold_key text, entity text, actor text, workspace text, amount numeric, granted_at timestamptz, expires_at timestamptz, state text,
                ended_at timestamptz, settled numeric)
-language sql stable security definer set search_path = meterbook, pg_temp as $$
-  -- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+language plpgsql stable security definer set search_path = meterbook, pg_temp as $$
+-- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(known_holds.at), clock_timestamp());
+begin
+  return query
   select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at,
-         h.expires_at, case when h.state = 'active' and h.expires_at <= coalesce(at, clock_timestamp()) then 'expired' else h.state end, h.ended_at, h.settled
+         h.expires_at, case when h.state = 'active' and h.expires_at <= moment then 'expired' else h.state end, h.ended_at, h.settled
   from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
-  where h.hold_key = any (known_holds.hold_keys)
-$$;
+  where h.hold_key = any (known_holds.hold_keys);
+end $$;
 
 do $$
 begin
