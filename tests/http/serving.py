@@ -15,7 +15,7 @@ import meterbook.sync
 from meterbook.core.api_keys import SCOPES
 
 ADDRESS = "meterbook serves "
-WAIT_S = 30
+WAIT_S = 60
 
 
 @dataclass

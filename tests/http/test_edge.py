@@ -1,7 +1,9 @@
 """What surrounds every answer: headers, request ids, limits, problems, the log, the counters."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -187,6 +189,9 @@ async def test_counters_count(service: Service, admin: httpx.AsyncClient) -> Non
     assert 'meterbook_entries_total{outcome="refused"} 1.0' in told
     assert 'meterbook_http_requests_total{method="POST",route="/v1/entries",status="200"} 2.0' in told
     assert not [line for line in told if "made/up" in line]
+    assert "meterbook_ledger_answers 1.0" in told
+    assert "meterbook_ledger_deltas_waiting 2.0" in told
+    assert "meterbook_ledger_oldest_delta_seconds 0.0" in told
     assert service.door.requests == 0
 
 
@@ -209,3 +214,19 @@ async def test_a_database_that_is_away_is_not_now(
         assert answer.headers["retry-after"] == "1"
     check = await recorder.get("/healthz")
     assert check.status_code == 200
+
+
+async def test_every_metric_of_the_dashboard_and_of_the_page_is_served(admin: httpx.AsyncClient, root: Path) -> None:
+    """A panel over a metric that is not there stays empty without a word."""
+    for said in (entry(), [entry("b")]):
+        await admin.post(f"/v1/entries{'/batch' if isinstance(said, list) else ''}", json=said)
+    served = (await admin.get("/metrics")).text
+    dashboard = (root / "deploy" / "grafana.json").read_text()
+    page = (root / "docs" / "operating" / "serving.md").read_text()
+    named = set(re.findall(r"\bmeterbook_[a-z_]+", dashboard + page)) - {
+        "meterbook_writer",
+        "meterbook_reader",
+        "meterbook_keeper",
+    }
+    assert len(named) > 10
+    assert [name for name in named if f"# TYPE {name.removesuffix('_bucket')} " not in served] == []

@@ -1,12 +1,21 @@
 """Reading over HTTP: the library's figures, page by page, and a CSV that runs nothing."""
 
 import csv
+import dataclasses
 import io
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
 
+from meterbook.core import ledgers
+from meterbook.core.admission import Admission
+from meterbook.core.api_keys import Act, ApiKey
+from meterbook.core.entry_pages import EntryPage, UsageEntry
+from meterbook.core.period_facts import Period
+from meterbook.core.recorded import Recorded, RecordedEntry
+from meterbook.http import wire
 from meterbook.http.csv_export import COLUMNS, safe
 from meterbook.plain import as_json, usage_data
 from tests.http.conftest import Service, entry
@@ -17,6 +26,31 @@ ADA = {"entity": "user:ada"}
 async def filled(recorder: httpx.AsyncClient, number: int = 5) -> None:
     said = [entry(f"k{n}", amount=f"0.{n + 1}", source="copilot" if n % 2 else "workflow") for n in range(number)]
     assert (await recorder.post("/v1/entries/batch", json=said)).status_code == 200
+
+
+SHAPES = [
+    (wire.PeriodOut, Period),
+    (wire.EntryOut, UsageEntry),
+    (wire.EntriesOut, EntryPage),
+    (wire.ChargeOut, ledgers.Charge),
+    (wire.GrantOut, ledgers.GrantState),
+    (wire.CreditsOut, ledgers.CreditAccount),
+    (wire.HoldOut, ledgers.HoldState),
+    (wire.MemberOut, ledgers.MemberCap),
+    (wire.AppliedOut, ledgers.StripeApplied),
+    (wire.AdmissionOut, Admission),
+    (wire.KeyOut, ApiKey),
+    (wire.ActOut, Act),
+    (wire.RecordedOut, Recorded),
+    (wire.RecordedEntryOut, RecordedEntry),
+]
+
+
+@pytest.mark.parametrize(("shown", "known"), SHAPES, ids=lambda kind: kind.__name__)
+def test_what_is_shown_is_what_is_known(shown: type[Any], known: type[Any]) -> None:
+    """A field that a result gains is not forgotten on the wire."""
+    fields = known._fields if hasattr(known, "_fields") else [each.name for each in dataclasses.fields(known)]
+    assert set(shown.__struct_fields__) == set(fields)
 
 
 async def test_usage_is_what_the_library_says(

@@ -21,7 +21,7 @@ ON_ONE_SERVER = pytest.mark.parametrize("server", ["embedded18"], indirect=True)
 KEYS = "select t.key from unnest(%s::text[]) t(key) join meterbook.event_key k on k.key = meterbook.event_key(t.key)"
 ROWS = "select count(*) from meterbook.usage_log"
 CLIENTS = 12
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @dataclass

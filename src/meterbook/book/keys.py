@@ -8,6 +8,7 @@ from typing import Any
 from meterbook.book.access import LedgerAccess
 from meterbook.core.api_keys import Act, ApiKey, NewApiKey
 from meterbook.core.entries import check_text
+from meterbook.core.upkeep import LedgerGauges
 from meterbook.errors import MeterbookError, UnknownKey
 from meterbook.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
 from meterbook.postgres import api_keys
@@ -75,6 +76,11 @@ class KeyCalls(LedgerAccess):
         """Newest first; `before`: an act's id, for the next page."""
         async with self._pool.connection() as conn:
             return await api_keys.list_acts(conn, min(limit, ACTS_PER_LIST_MAX), before, subject)
+
+    async def gauges(self, timeout_s: int) -> LedgerGauges:
+        """What waits, and for how long. Raises `LedgerUnavailable`."""
+        async with self._pool.connection(timeout_s) as conn:
+            return await api_keys.read_gauges(conn, self._at())
 
     async def answers(self, timeout_s: int) -> None:
         """Returns if the database answers. Raises `LedgerUnavailable`."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 
+from meterbook.errors import MeterbookError
 from meterbook.http.door import OPEN, GivenDoor
 from meterbook.http.metrics import CONTENT_TYPE
 from meterbook.http.problems import ShuttingDown
@@ -41,7 +42,11 @@ async def readyz(door: GivenDoor) -> HealthOut:
 async def metrics(door: GivenDoor) -> Response[bytes]:
     """Counters for Prometheus. Needs a key that may read, unless the server is told to serve them openly."""
     door.metrics.in_work.set(door.requests)
-    return Response(door.metrics.text(), media_type=CONTENT_TYPE)
+    try:
+        gauges = await door.book.gauges(READY_TIMEOUT_S)
+    except MeterbookError:  # the counters are worth the more then
+        gauges = None
+    return Response(door.metrics.text(gauges), media_type=CONTENT_TYPE)
 
 
 ROUTES = (stripe_webhook, healthz, readyz, metrics)

@@ -287,6 +287,7 @@ class PeriodOut(Struct):
     included: Money | None
     refresh_per_day: Money
     state: str
+    subscription: str | None
 
 
 class PartOut(Struct):

@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import args_row, tuple_row
 
 from meterbook.core.api_keys import Act, ApiKey
+from meterbook.core.upkeep import LedgerGauges
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -36,6 +37,14 @@ async def find_key(conn: AsyncConnection[Any], prefix: str) -> KeptKey | None:
             await cursor.execute(SQL["find_key"], {"prefix": prefix})
             row = await cursor.fetchone()
     return None if row is None else KeptKey(_key(*row[:-1]), row[-1])
+
+
+async def read_gauges(conn: AsyncConnection[Any], at: datetime | None) -> LedgerGauges:
+    with refusals():
+        async with conn.cursor(row_factory=args_row(LedgerGauges)) as cursor:
+            await cursor.execute(SQL["read_gauges"], {"at": at})
+            (read,) = await cursor.fetchall()
+    return read
 
 
 async def list_keys(conn: AsyncConnection[Any]) -> list[ApiKey]:

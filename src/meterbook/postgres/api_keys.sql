@@ -31,6 +31,9 @@ from meterbook.act_log l join meterbook.act_detail d on d.act_id = l.id left joi
 where (%(before)s::bigint is null or l.id < %(before)s::bigint) and (%(subject)s::text is null or d.subject = %(subject)s::text)
 order by l.id desc limit %(rows)s::integer
 
+-- name: read_gauges
+select * from meterbook.ledger_gauges(%(at)s::timestamptz)
+
 -- name: answers
 -- Whether the database answers at all.
 select 1

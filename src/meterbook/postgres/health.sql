@@ -18,7 +18,7 @@ select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c
        (select count(*) from meterbook.key_conflict) as conflicts,
        (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')
          and e.received_at < coalesce(%(at)s::timestamptz, clock_timestamp()) - interval '1 minute') as stripe_events_waiting,
-       (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer']) wanted
+       (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer', 'meterbook_keeper']) wanted
         where not exists (select from pg_catalog.pg_roles r where r.rolname = wanted)) as roles_missing,
        (select l.currency from meterbook.ledger l) as currency,
        (select l.free_period from meterbook.ledger l) as free_period

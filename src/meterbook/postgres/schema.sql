@@ -1432,6 +1432,30 @@ begin
   join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
 end $$;
 
+CREATE FUNCTION meterbook.ledger_gauges(at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(deltas_waiting bigint, oldest_delta_s numeric, outbox_waiting bigint, oldest_outbox_s numeric, dead_letters bigint, closes_deferred bigint, stripe_events_waiting bigint, key_conflicts bigint, acts_without_outcome bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- What an operator watches, for whoever serves it: counts and ages, no name and no amount.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(ledger_gauges.at), clock_timestamp());
+begin
+  return query
+  with waiting as (
+    select o.created_at from meterbook.outbox o left join meterbook.outbox_delivery d on d.outbox_id = o.id
+    where d.outbox_id is null or d.state in ('due', 'leased'))
+  select (select count(*) from meterbook.usage_delta),
+         (select coalesce(extract(epoch from moment - min(d.recorded_at)), 0) from meterbook.usage_delta d),
+         (select count(*) from waiting),
+         (select coalesce(extract(epoch from moment - min(w.created_at)), 0) from waiting w),
+         (select count(*) from meterbook.outbox_delivery d where d.state = 'dead'),
+         (select count(*) from meterbook.deferred_close),
+         (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')),
+         (select count(*) from meterbook.key_conflict),
+         (select count(*) from meterbook.act_log l where l.at < moment - interval '1 minute'
+            and not exists (select from meterbook.act_outcome o where o.act_id = l.id));
+end $$;
+
 CREATE FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -4470,6 +4494,11 @@ GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with 
 REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_writer;

@@ -136,6 +136,30 @@ begin
   where h.hold_key = any (known_holds.hold_keys);
 end $$;
 
+create function meterbook.ledger_gauges(at timestamptz default null)
+returns table (deltas_waiting bigint, oldest_delta_s numeric, outbox_waiting bigint, oldest_outbox_s numeric, dead_letters bigint, closes_deferred bigint,
+               stripe_events_waiting bigint, key_conflicts bigint, acts_without_outcome bigint)
+language plpgsql stable security definer set search_path = meterbook, pg_temp as $$
+-- What an operator watches, for whoever serves it: counts and ages, no name and no amount.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(ledger_gauges.at), clock_timestamp());
+begin
+  return query
+  with waiting as (
+    select o.created_at from meterbook.outbox o left join meterbook.outbox_delivery d on d.outbox_id = o.id
+    where d.outbox_id is null or d.state in ('due', 'leased'))
+  select (select count(*) from meterbook.usage_delta),
+         (select coalesce(extract(epoch from moment - min(d.recorded_at)), 0) from meterbook.usage_delta d),
+         (select count(*) from waiting),
+         (select coalesce(extract(epoch from moment - min(w.created_at)), 0) from waiting w),
+         (select count(*) from meterbook.outbox_delivery d where d.state = 'dead'),
+         (select count(*) from meterbook.deferred_close),
+         (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')),
+         (select count(*) from meterbook.key_conflict),
+         (select count(*) from meterbook.act_log l where l.at < moment - interval '1 minute'
+            and not exists (select from meterbook.act_outcome o where o.act_id = l.id));
+end $$;
+
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'meterbook_keeper') then
@@ -153,6 +177,6 @@ end $$;
 grant select on meterbook.api_key, meterbook.act_log, meterbook.act_detail, meterbook.act_outcome to meterbook_reader, meterbook_importer;
 grant usage on schema meterbook to meterbook_keeper;
 revoke all on all functions in schema meterbook from public;
-grant execute on function meterbook.known_entity to meterbook_writer, meterbook_reader, meterbook_importer;
+grant execute on function meterbook.known_entity, meterbook.ledger_gauges to meterbook_writer, meterbook_reader, meterbook_importer;
 grant execute on function meterbook.make_api_key, meterbook.end_api_key to meterbook_keeper;
 grant execute on function meterbook.find_api_key, meterbook.note_api_key_use, meterbook.begin_act, meterbook.end_act, meterbook.known_holds to meterbook_writer, meterbook_importer;

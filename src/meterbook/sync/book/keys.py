@@ -8,6 +8,7 @@ from typing import Any
 
 from meterbook.core.api_keys import Act, ApiKey, NewApiKey
 from meterbook.core.entries import check_text
+from meterbook.core.upkeep import LedgerGauges
 from meterbook.errors import MeterbookError, UnknownKey
 from meterbook.sync.book.access import LedgerAccess
 from meterbook.sync.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
@@ -72,6 +73,11 @@ class KeyCalls(LedgerAccess):
         """Newest first; `before`: an act's id, for the next page."""
         with self._pool.connection() as conn:
             return api_keys.list_acts(conn, min(limit, ACTS_PER_LIST_MAX), before, subject)
+
+    def gauges(self, timeout_s: int) -> LedgerGauges:
+        """What waits, and for how long. Raises `LedgerUnavailable`."""
+        with self._pool.connection(timeout_s) as conn:
+            return api_keys.read_gauges(conn, self._at())
 
     def answers(self, timeout_s: int) -> None:
         """Returns if the database answers. Raises `LedgerUnavailable`."""

@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
 
 from meterbook.core.api_keys import Act, ApiKey
+from meterbook.core.upkeep import LedgerGauges
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -37,6 +38,14 @@ def find_key(conn: Connection[Any], prefix: str) -> KeptKey | None:
             cursor.execute(SQL["find_key"], {"prefix": prefix})
             row = cursor.fetchone()
     return None if row is None else KeptKey(_key(*row[:-1]), row[-1])
+
+
+def read_gauges(conn: Connection[Any], at: datetime | None) -> LedgerGauges:
+    with refusals():
+        with conn.cursor(row_factory=args_row(LedgerGauges)) as cursor:
+            cursor.execute(SQL["read_gauges"], {"at": at})
+            (read,) = cursor.fetchall()
+    return read
 
 
 def list_keys(conn: Connection[Any]) -> list[ApiKey]:
