@@ -7,7 +7,8 @@ from typing import Any
 
 from meterbook.book.access import LedgerAccess
 from meterbook.core.api_keys import Act, ApiKey, NewApiKey
-from meterbook.core.entries import check_text
+from meterbook.core.arguments import check_limit, check_whole
+from meterbook.core.entries import ID_BELOW, check_text
 from meterbook.core.upkeep import LedgerGauges
 from meterbook.errors import MeterbookError, UnknownKey
 from meterbook.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
@@ -15,6 +16,15 @@ from meterbook.postgres import api_keys
 
 OVERLAP_S = 24 * 3600
 ACTS_PER_LIST_MAX = 1000
+ANSWER_TIMEOUT_S = 2
+"""Who asks whether the database answers waits no longer for a connection."""
+
+
+SUBJECT_LENGTH_MAX = 300
+
+
+def check_id(name: str, value: object) -> int:
+    return check_whole(name, value, 1, ID_BELOW - 1)
 
 
 class KeyCalls(LedgerAccess):
@@ -36,6 +46,7 @@ class KeyCalls(LedgerAccess):
 
     async def replace_key(self, key_id: int, *, by: str, overlap_s: int = OVERLAP_S) -> NewApiKey:
         """A second key with the same name and scopes; the first works for `overlap_s` longer. Raises `UnknownKey`."""
+        check_id("key_id", key_id)
         async with self._pool.connection() as conn, conn.transaction():
             known = [key for key in await api_keys.list_keys(conn) if key.id == key_id]
             if not known:
@@ -44,6 +55,7 @@ class KeyCalls(LedgerAccess):
 
     async def revoke_key(self, key_id: int) -> bool:
         """Ends a key now; servers that know it forget it within seconds. False: it had ended. Raises `UnknownKey`."""
+        check_id("key_id", key_id)
         async with self._pool.connection() as conn:
             return await end_key(conn, key_id, None, self._at())
 
@@ -62,7 +74,8 @@ class KeyCalls(LedgerAccess):
 
         An act without an outcome was cut off, or its end could not be noted: it may or may not have taken effect.
         """
-        check_text("by", by)
+        for name, text in (("by", by), ("act", act), ("subject", subject)):
+            check_text(name, text, SUBJECT_LENGTH_MAX)
         async with self._pool.connection() as conn:
             act_id = await api_keys.begin_act(conn, by, act, subject, said, request, self._at())
         try:
@@ -74,17 +87,22 @@ class KeyCalls(LedgerAccess):
 
     async def acts(self, *, limit: int = 100, before: int | None = None, subject: str | None = None) -> list[Act]:
         """Newest first; `before`: an act's id, for the next page."""
+        check_limit(limit, ACTS_PER_LIST_MAX)
+        if before is not None:
+            check_id("before", before)
+        if subject is not None:
+            check_text("subject", subject, SUBJECT_LENGTH_MAX)
         async with self._pool.connection() as conn:
-            return await api_keys.list_acts(conn, min(limit, ACTS_PER_LIST_MAX), before, subject)
+            return await api_keys.list_acts(conn, limit, before, subject)
 
-    async def gauges(self, timeout_s: int) -> LedgerGauges:
+    async def gauges(self) -> LedgerGauges:
         """What waits, and for how long. Raises `LedgerUnavailable`."""
-        async with self._pool.connection(timeout_s) as conn:
+        async with self._pool.connection(ANSWER_TIMEOUT_S) as conn:
             return await api_keys.read_gauges(conn, self._at())
 
-    async def answers(self, timeout_s: int) -> None:
+    async def answers(self) -> None:
         """Returns if the database answers. Raises `LedgerUnavailable`."""
-        async with self._pool.connection(timeout_s) as conn:
+        async with self._pool.connection(ANSWER_TIMEOUT_S) as conn:
             await api_keys.ask(conn, "answers", {})
 
     async def _end_act(self, act_id: int, outcome: str, code: str | None) -> None:

@@ -67,9 +67,9 @@ def key_text(prefix: str, secret: str) -> str:
     return f"mb_{prefix}_{secret}"
 
 
-def prefix_of(text: str) -> str:
+def prefix_of(text: object) -> str:
     """Raises `InvalidKey` for what is no key at all."""
-    found = _WRITTEN.fullmatch(text)
+    found = _WRITTEN.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise InvalidKey
     return found[1]

@@ -11,7 +11,6 @@ from meterbook.http.problems import ShuttingDown
 from meterbook.http.wire import AppliedOut, HealthOut, out
 from meterbook.stripe.events import WEBHOOK_PATH
 
-READY_TIMEOUT_S = 2
 Read = Request[Any, Any, Any]
 
 
@@ -34,7 +33,7 @@ async def readyz(door: GivenDoor) -> HealthOut:
     """The database answers, and this server is not going away."""
     if door.is_closing:
         raise ShuttingDown
-    await door.book.answers(READY_TIMEOUT_S)
+    await door.book.answers()
     return HealthOut("ready")
 
 
@@ -43,7 +42,7 @@ async def metrics(door: GivenDoor) -> Response[bytes]:
     """Counters for Prometheus. Needs a key that may read, unless the server is told to serve them openly."""
     door.metrics.in_work.set(door.requests)
     try:
-        gauges = await door.book.gauges(READY_TIMEOUT_S)
+        gauges = await door.book.gauges()
     except MeterbookError:  # the counters are worth the more then
         gauges = None
     return Response(door.metrics.text(gauges), media_type=CONTENT_TYPE)

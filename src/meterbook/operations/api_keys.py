@@ -19,6 +19,7 @@ from meterbook.core.api_keys import (
     key_text,
     prefix_of,
 )
+from meterbook.core.arguments import check_moment, check_whole
 from meterbook.core.entries import check_text
 from meterbook.errors import InvalidKey, InvalidUsage, Problem, UnknownKey
 from meterbook.postgres import api_keys
@@ -57,8 +58,7 @@ async def replace_key(
 ) -> NewApiKey:
     """A second key of the same name and scopes; the first goes on for `overlap_s`, so that both work while it is exchanged."""
     moment = at or datetime.now(UTC)
-    if not 0 <= overlap_s <= OVERLAP_S_MAX:
-        raise InvalidUsage([Problem(None, "overlap_s", "invalid_time", f"is not between 0 and {OVERLAP_S_MAX}")])
+    check_whole("overlap_s", overlap_s, 0, OVERLAP_S_MAX)
     if not old.lives_at(moment):
         raise UnknownKey(f"key {old.id} has ended: make a new one")
     made = await make_key(conn, KeyTerms(old.name, old.scopes, by, replaces=old.id), at)
@@ -87,6 +87,8 @@ async def know_key(conn: AsyncConnection[Any], text: str, at: datetime | None) -
 def _check(terms: KeyTerms, now: datetime) -> None:
     check_text("name", terms.name)
     check_text("by", terms.by)
+    if not isinstance(terms.scopes, list | tuple):
+        raise InvalidUsage([Problem(None, "scopes", "unknown_scope", f"pass a list of {', '.join(SCOPES)}")])
     problems = [
         Problem(None, "scopes", "unknown_scope", f"{scope!r} is not one of {', '.join(SCOPES)}")
         for scope in terms.scopes
@@ -94,9 +96,7 @@ def _check(terms: KeyTerms, now: datetime) -> None:
     ]
     if not terms.scopes:
         problems.append(Problem(None, "scopes", "missing", "name at least one scope"))
-    if terms.expires_at is not None and terms.expires_at.utcoffset() is None:
-        problems.append(Problem(None, "expires_at", "naive_time", "is no datetime with a time zone"))
-    elif terms.expires_at is not None and terms.expires_at <= now:
+    if terms.expires_at is not None and check_moment("expires_at", terms.expires_at) <= now:
         problems.append(Problem(None, "expires_at", "invalid_time", "is past"))
     if problems:
         raise InvalidUsage(problems)

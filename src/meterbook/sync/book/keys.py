@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from meterbook.core.api_keys import Act, ApiKey, NewApiKey
-from meterbook.core.entries import check_text
+from meterbook.core.arguments import check_limit, check_whole
+from meterbook.core.entries import ID_BELOW, check_text
 from meterbook.core.upkeep import LedgerGauges
 from meterbook.errors import MeterbookError, UnknownKey
 from meterbook.sync.book.access import LedgerAccess
@@ -16,6 +17,15 @@ from meterbook.sync.postgres import api_keys
 
 OVERLAP_S = 24 * 3600
 ACTS_PER_LIST_MAX = 1000
+ANSWER_TIMEOUT_S = 2
+"""Who asks whether the database answers waits no longer for a connection."""
+
+
+SUBJECT_LENGTH_MAX = 300
+
+
+def check_id(name: str, value: object) -> int:
+    return check_whole(name, value, 1, ID_BELOW - 1)
 
 
 class KeyCalls(LedgerAccess):
@@ -35,6 +45,7 @@ class KeyCalls(LedgerAccess):
 
     def replace_key(self, key_id: int, *, by: str, overlap_s: int = OVERLAP_S) -> NewApiKey:
         """A second key with the same name and scopes; the first works for `overlap_s` longer. Raises `UnknownKey`."""
+        check_id("key_id", key_id)
         with self._pool.connection() as conn, conn.transaction():
             known = [key for key in api_keys.list_keys(conn) if key.id == key_id]
             if not known:
@@ -43,6 +54,7 @@ class KeyCalls(LedgerAccess):
 
     def revoke_key(self, key_id: int) -> bool:
         """Ends a key now; servers that know it forget it within seconds. False: it had ended. Raises `UnknownKey`."""
+        check_id("key_id", key_id)
         with self._pool.connection() as conn:
             return end_key(conn, key_id, None, self._at())
 
@@ -59,7 +71,8 @@ class KeyCalls(LedgerAccess):
 
         An act without an outcome was cut off, or its end could not be noted: it may or may not have taken effect.
         """
-        check_text("by", by)
+        for name, text in (("by", by), ("act", act), ("subject", subject)):
+            check_text(name, text, SUBJECT_LENGTH_MAX)
         with self._pool.connection() as conn:
             act_id = api_keys.begin_act(conn, by, act, subject, said, request, self._at())
         try:
@@ -71,17 +84,22 @@ class KeyCalls(LedgerAccess):
 
     def acts(self, *, limit: int = 100, before: int | None = None, subject: str | None = None) -> list[Act]:
         """Newest first; `before`: an act's id, for the next page."""
+        check_limit(limit, ACTS_PER_LIST_MAX)
+        if before is not None:
+            check_id("before", before)
+        if subject is not None:
+            check_text("subject", subject, SUBJECT_LENGTH_MAX)
         with self._pool.connection() as conn:
-            return api_keys.list_acts(conn, min(limit, ACTS_PER_LIST_MAX), before, subject)
+            return api_keys.list_acts(conn, limit, before, subject)
 
-    def gauges(self, timeout_s: int) -> LedgerGauges:
+    def gauges(self) -> LedgerGauges:
         """What waits, and for how long. Raises `LedgerUnavailable`."""
-        with self._pool.connection(timeout_s) as conn:
+        with self._pool.connection(ANSWER_TIMEOUT_S) as conn:
             return api_keys.read_gauges(conn, self._at())
 
-    def answers(self, timeout_s: int) -> None:
+    def answers(self) -> None:
         """Returns if the database answers. Raises `LedgerUnavailable`."""
-        with self._pool.connection(timeout_s) as conn:
+        with self._pool.connection(ANSWER_TIMEOUT_S) as conn:
             api_keys.ask(conn, "answers", {})
 
     def _end_act(self, act_id: int, outcome: str, code: str | None) -> None:

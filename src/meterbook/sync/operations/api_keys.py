@@ -20,6 +20,7 @@ from meterbook.core.api_keys import (
     key_text,
     prefix_of,
 )
+from meterbook.core.arguments import check_moment, check_whole
 from meterbook.core.entries import check_text
 from meterbook.errors import InvalidKey, InvalidUsage, Problem, UnknownKey
 from meterbook.sync.postgres import api_keys
@@ -56,8 +57,7 @@ def make_key(conn: Connection[Any], terms: KeyTerms, at: datetime | None) -> New
 def replace_key(conn: Connection[Any], old: ApiKey, by: str, overlap_s: int, at: datetime | None) -> NewApiKey:
     """A second key of the same name and scopes; the first goes on for `overlap_s`, so that both work while it is exchanged."""
     moment = at or datetime.now(UTC)
-    if not 0 <= overlap_s <= OVERLAP_S_MAX:
-        raise InvalidUsage([Problem(None, "overlap_s", "invalid_time", f"is not between 0 and {OVERLAP_S_MAX}")])
+    check_whole("overlap_s", overlap_s, 0, OVERLAP_S_MAX)
     if not old.lives_at(moment):
         raise UnknownKey(f"key {old.id} has ended: make a new one")
     made = make_key(conn, KeyTerms(old.name, old.scopes, by, replaces=old.id), at)
@@ -86,6 +86,8 @@ def know_key(conn: Connection[Any], text: str, at: datetime | None) -> ApiKey:
 def _check(terms: KeyTerms, now: datetime) -> None:
     check_text("name", terms.name)
     check_text("by", terms.by)
+    if not isinstance(terms.scopes, list | tuple):
+        raise InvalidUsage([Problem(None, "scopes", "unknown_scope", f"pass a list of {', '.join(SCOPES)}")])
     problems = [
         Problem(None, "scopes", "unknown_scope", f"{scope!r} is not one of {', '.join(SCOPES)}")
         for scope in terms.scopes
@@ -93,9 +95,7 @@ def _check(terms: KeyTerms, now: datetime) -> None:
     ]
     if not terms.scopes:
         problems.append(Problem(None, "scopes", "missing", "name at least one scope"))
-    if terms.expires_at is not None and terms.expires_at.utcoffset() is None:
-        problems.append(Problem(None, "expires_at", "naive_time", "is no datetime with a time zone"))
-    elif terms.expires_at is not None and terms.expires_at <= now:
+    if terms.expires_at is not None and check_moment("expires_at", terms.expires_at) <= now:
         problems.append(Problem(None, "expires_at", "invalid_time", "is past"))
     if problems:
         raise InvalidUsage(problems)
