@@ -1,8 +1,8 @@
-# make run: the demo. make test: every check. make test-long: the simulation for hours. Each needs Python 3.11+, pip and make, and makes .venv by itself.
+# make run: the demo. make stripe-demo: a billing cycle against the tests' Stripe. make test: every check. make test-long: the simulation for hours. Each needs Python 3.11+, pip and make, and makes .venv by itself.
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: run test test-long check suite sim bench sync schema openapi lock clean
+.PHONY: run stripe-demo test test-long check suite sim bench sync schema openapi lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,6 +13,9 @@ PYTEST_ARGS ?= -n auto --maxprocesses=4
 
 run: $(STAMP)
 	$(BIN)/meterbook demo
+
+stripe-demo: $(STAMP)
+	$(BIN)/python -m tests.stripe_demo
 
 test: check suite
 

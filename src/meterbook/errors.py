@@ -185,6 +185,12 @@ class MembershipRefused(InvalidRequest):
     code = "membership_refused"
 
 
+class SeatsRefused(InvalidRequest):
+    """Stripe can't be told how many seats this subscription has."""
+
+    code = "seats_refused"
+
+
 class LimitRefused(InvalidRequest):
     """The stored limit may not be set to this, or not by this person."""
 
@@ -228,7 +234,7 @@ class BadEvent(InvalidRequest):
 
 
 class UnsettledMoney(InvalidRequest):
-    """Money of this entity can't be addressed: mend its Stripe ids or its owner first."""
+    """Money of this entity can't be billed: mend its Stripe ids or its owner, or apply the events that wait, first."""
 
     code = "unsettled_money"
 

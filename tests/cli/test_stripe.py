@@ -8,6 +8,7 @@ import pytest
 import meterbook as library
 from meterbook import MeterbookError
 from meterbook.stripe.events import KINDS
+from tests.bills import pays
 from tests.cli.commands import ON_ONE_SERVER, Program
 from tests.ledger import P1
 from tests.stripe.hooks import ACCOUNT, Subscription, deliver
@@ -77,3 +78,28 @@ def test_listen_url_names_every_event_and_the_guide_does_too(meterbook: Program,
     assert (said["url"], said["events"]) == ("https://billing.example/stripe/webhook", list(KINDS))
     guide = (root / "docs" / "guides" / "stripe.md").read_text()
     assert [kind for kind in KINDS if f"`{kind}`" not in guide] == []
+
+
+def test_an_event_is_dismissed_with_a_reason(told: Program) -> None:
+    """What waits waits no more, and says why; a second time there is nothing to do."""
+    done = told("stripe", "dismiss", "evt_gold", "--reason", "never sold")
+    assert (done.code, done.out) == (0, "evt_gold dismissed\n")
+    assert told("stripe", "dismiss", "evt_gold", "--reason", "x", "--json").data["dismissed"] is False
+    (kept,) = told("stripe", "events", "--json").data["events"]
+    assert (kept["state"], kept["note"]) == ("ignored", "dismissed: never sold")
+
+
+def test_seats_are_put_into_the_outbox(meterbook: Program, database_url: str) -> None:
+    """And the outbox says so, also as `stripe outbox`; what can't be told is refused with a stable code."""
+
+    async def subscribe() -> None:
+        async with library.open(database_url) as book:
+            await pays(book, "user:u", "team_6000", id="sub_u", stripe_subscription="sub_u")
+
+    asyncio.run(subscribe())
+    done = meterbook("stripe", "seats", "sub_u", "7")
+    assert (done.code, done.out.startswith("sub_u: Stripe is to be told 7 seats")) == (0, True)
+    assert "sub_u is to have 7 seats" in meterbook("stripe", "outbox").out
+    assert meterbook("stripe", "outbox").out == meterbook("outbox").out
+    assert meterbook("stripe", "dead-letters").code == 0
+    assert meterbook("stripe", "seats", "none", "7", "--json").error["code"] == "unknown_entity"

@@ -225,6 +225,29 @@ async def test_s85_an_unknown_kind_is_a_dead_letter(shop: Shop, book: Book, data
     assert "dead_letter" in await alerts(book, "user:u")
 
 
+OPEN_TRANSACTIONS = """
+select state, query from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null and backend_type = 'client backend'
+"""
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_nothing_calls_stripe_inside_a_transaction(
+    shop: Shop, database_url: str, clock: Clock, stripe_server: StripeServer, step: str
+) -> None:
+    """While a call is under way no session of the ledger has a transaction open, and nobody holds a lock."""
+    await shop.charge(dollars=150)
+    held = stripe_server.fails("late", *STEPS[step])
+    patient = StripeAccount("sk_test_meterbook", api_base=stripe_server.url, timeout_s=30)
+    async with meterbook.open(database_url, clock=clock, stripe=patient) as book:
+        relaying = asyncio.create_task(book.relay())
+        assert await asyncio.to_thread(held.arrived.wait, 10)
+        assert query(database_url, OPEN_TRANSACTIONS) == []
+        held.released.set()
+        assert (await relaying).delivered == 1
+    assert shop.invoices() == [PAID]
+
+
 async def test_without_an_account_what_is_stripes_stays_due(shop: Shop, database_url: str, clock: Clock) -> None:
     """And alerts wait for somebody to tell."""
     await shop.charge(dollars=150)
@@ -250,7 +273,7 @@ async def test_alerts_are_told_once(shop: Shop, book: Book) -> None:
 async def test_a_ledger_that_goes_away_between_two_steps_makes_no_second_invoice(
     shop: Shop, database_url: str, clock: Clock, account: StripeAccount
 ) -> None:
-    """The process dies after each statement in turn: the next one finds what was made."""
+    """S60: the process dies after each statement in turn, with what came of the call before it: the next one finds what was made."""
     for step in range(1, 6):
         await shop.charge(f"u{step}", 100 + step)
         async with meterbook.open(database_url, clock=clock, stripe=account) as dying:

@@ -161,6 +161,20 @@ FOUND = {
         Step("convert", {"user": "u1", "organization": "o2", "seats": 2}),
         Step("sweep", {}),
     ],
+    "§12 what ended by the clock stays ended when the organization's end is told at that instant": [
+        organization("o2", "u2"),
+        subscribed("user:u2", "pro_25000", back=1_728_000),
+        subscribed("organization:o2", "pro_25000", back=86_400),
+        jumped(to="user:u2", offset_us=0),
+        Step("end", {"entity": "organization:o2", "back": 1}),
+    ],
+    "§5 of two periods that end at one instant the last is the better one's": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "enterprise"),
+        subscribed("organization:o1", "team"),
+        Step("cumulative", {"user": "u1", "request": 2, "total": "140.5", "entity": None, "when": None}),
+        jumped(to="organization:o1", offset_us=3_599_999_999),
+    ],
 }  # fmt: skip
 
 

@@ -1,64 +1,27 @@
 """A whole cycle over the tests' Stripe, end to end: what it does, its webhooks bring in; what the ledger charges, the relay bills there."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from stripe import StripeClient
 
 import meterbook
-from meterbook import Book, Catalog, load_catalog
+from meterbook import load_catalog
 from meterbook.stripe.gateway import StripeAccount
 from tests.bills import alerts, check_books, lump
 from tests.conftest import Clock
 from tests.ledger import P1, P2, query, utc, windows
+from tests.relay.test_invoices import OPEN_TRANSACTIONS
+from tests.stripe.stage import Stage, with_price
 from tests.stripe_server.conftest import shop, stripe_server
 from tests.stripe_server.deliveries import SECRET
 from tests.stripe_server.playing import Shop
 from tests.stripe_server.server import API_KEY, StripeServer
 
 __all__ = ["shop", "stripe_server"]
-
-
-@dataclass
-class Stage:
-    """The ledger and Stripe, on one clock."""
-
-    book: Book
-    server: StripeServer
-    client: StripeClient
-    clock: Clock
-    told: int = 0
-    states: list[tuple[str, str]] = field(default_factory=list)
-
-    async def hear(self) -> None:
-        """Every webhook that was not delivered yet."""
-        deliveries = self.server.deliveries[self.told :]
-        self.told += len(deliveries)
-        for each in deliveries:
-            applied = await self.book.apply_stripe_event(each.body, each.signature(at=int(time.time())))
-            self.states.append((applied.kind, applied.state))
-
-    async def go_to(self, at: datetime) -> None:
-        self.server.advance(at)
-        self.clock.now = at
-        await self.hear()
-        await self.book.sweep()
-        await self.book.relay()
-        await self.hear()
-
-    def invoices(self) -> list[tuple[int, str]]:
-        """Ours: cents and status, oldest first."""
-        ours = [each for each in self.server.things("invoice") if each["metadata"].get("meterbook_charge")]
-        return [(each["subtotal"], each["status"]) for each in ours]
-
-
-def with_price(catalog: Catalog, plan: str, price: str) -> Catalog:
-    plans = [replace(each, prices=(price,)) if each.code == plan else each for each in catalog.plans]
-    return replace(catalog, plans=tuple(plans))
 
 
 @pytest.fixture
@@ -183,4 +146,71 @@ async def test_losing_every_webhook_after_the_first_changes_no_amount(
     await play.book.relay()
     assert play.invoices() == [(11_500, "paid")]
     assert windows(database_url, "user:u") == [P1, P2]
+    await check_books(play.book, database_url)
+
+
+async def test_nothing_is_asked_of_stripe_inside_a_transaction(stage: tuple[Stage, str], database_url: str) -> None:
+    """While a disputed payment is looked up no session of the ledger has a transaction open: the event's was undone first."""
+    play, _ = stage
+    play.server.dispute(play.server.things("charge")[-1]["id"])
+    held = play.server.fails("late", "GET", "/v1/charges/*")
+    hearing = asyncio.create_task(play.hear())
+    assert await asyncio.to_thread(held.arrived.wait, 10)
+    assert query(database_url, OPEN_TRANSACTIONS) == []
+    held.released.set()
+    await hearing
+    assert (await play.book.check("u")).code == "dispute"
+
+
+def kinds_of(play: Stage) -> set[str]:
+    return {kind for kind, _ in play.states}
+
+
+async def test_a_first_checkout_that_fails_blocks_until_stripe_voids_it(stage: tuple[Stage, str]) -> None:
+    """§11, literally: the invoice failed, so a person on the free plan is stopped; after 23 hours Stripe voids it: the block ends."""
+    play, _ = stage
+    shop = Shop(play.server, play.client)
+    price = play.client.v1.prices.retrieve(play.server.things("price")[0]["id"])
+    shop.subscription(shop.customer("pm_card_chargeCustomerFail"), price, metadata={"billing_entity": "user:new"})
+    await play.hear()
+    assert (await play.book.check("new")).code == "payment_failed"
+    assert (await play.book.usage("user:new")).period.kind == "free"
+    await play.go_to(P1[0] + timedelta(hours=24))
+    assert (await play.book.check("new")).allowed
+    assert "invoice.voided" in kinds_of(play)
+    assert await alerts(play.book, "user:new") == ["payment_failed"]
+
+
+async def test_a_trial_that_ends_begins_a_period_that_is_paid(stage: tuple[Stage, str], database_url: str) -> None:
+    """A trial's period is an ordinary one, closed by itself; the paid one begins where it ends."""
+    play, _ = stage
+    shop = Shop(play.server, play.client)
+    price, ends = play.client.v1.prices.retrieve(play.server.things("price")[0]["id"]), utc(2026, 6, 8)
+    metadata = {"billing_entity": "user:try"}
+    shop.subscription(shop.customer(), price, metadata=metadata, trial_end=int(ends.timestamp()))
+    await play.hear()
+    assert windows(database_url, "user:try") == [(P1[0], ends)]
+    await play.go_to(utc(2026, 6, 2))
+    await lump(play.book, "try", "41.00")
+    await play.go_to(ends + timedelta(hours=2))
+    assert windows(database_url, "user:try") == [(P1[0], ends), (ends, utc(2026, 7, 8))]
+    assert play.invoices() == [(1_075, "paid")]
+    await check_books(play.book, database_url)
+
+
+async def test_dunning_to_the_end(stage: tuple[Stage, str], database_url: str) -> None:
+    """A renewal that is never paid: no threshold while past_due, blocked; when Stripe gives up it is canceled, closed, and asked for."""
+    play, _ = stage
+    (customer,) = play.server.things("customer")
+    play.server.decline(customer["id"])
+    await play.go_to(P2[0] + timedelta(hours=2))
+    assert query(database_url, "select status from meterbook.subscription") == [("past_due",)]
+    await lump(play.book, "u", "150.25", window=P2)
+    assert (await play.book.bill_threshold("user:u")).reason == "not_active"
+    await play.go_to(utc(2026, 7, 20))
+    assert query(database_url, "select status from meterbook.subscription") == [("canceled",)]
+    (_, cut) = windows(database_url, "user:u")
+    assert P2[0] == cut[0] < cut[1] < utc(2026, 7, 20)
+    assert play.invoices() == [(12_000, "open")]
+    assert (await play.book.check("u")).code == "payment_failed"
     await check_books(play.book, database_url)

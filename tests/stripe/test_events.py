@@ -369,3 +369,45 @@ async def test_least_privilege_is_enough(database_url: str, clock: Clock) -> Non
                 await deliver(book, Subscription("sub_x", "user:x", "gold").event("created", START))
             assert [each.state for each in await book.replay_stripe_events()] == ["failed"]
             assert {each.state for each in await book.stripe_events()} == {"applied", "failed"}
+
+
+REFUSE_THE_END = """
+create function meterbook.refuse_the_end() returns trigger language plpgsql as $$ begin raise exception 'the server goes down'; end $$;
+create trigger refuse_the_end before update on meterbook.stripe_event for each row when (new.state = 'applied')
+  execute function meterbook.refuse_the_end();
+"""
+
+
+async def test_s83_a_crash_at_any_point_grants_once(
+    book: Book, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S83: between keeping and applying, after the grant and before its commit, after the commit and before the answer: 50, once."""
+    metadata = {"type": "credit_purchase", "amount": "50", "billing_entity": "user:u"}
+    paid = event("invoice.paid", invoice("in_1", None, metadata=metadata), START)
+
+    async def balance() -> int:
+        return (await book.credits("user:u")).balance_cents
+
+    class Died(BaseException):
+        """The process is gone: nobody notes anything any more."""
+
+    async def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr(book, "_apply_event", die)
+        with pytest.raises(Died):
+            await deliver(book, paid)
+    assert [each.state for each in await book.stripe_events()] == ["pending"]
+    query(database_url, REFUSE_THE_END)
+    with pytest.raises(Exception, match="the server goes down"):
+        await deliver(book, paid)
+    assert await balance() == 0
+    query(database_url, "drop function meterbook.refuse_the_end cascade")
+    with monkeypatch.context() as afterwards:
+        afterwards.setattr(book, "_look_at_closes", die)
+        with pytest.raises(Died):
+            await deliver(book, paid)
+    assert await balance() == 5_000
+    (again,) = await deliver(book, paid)
+    assert (again.replayed, await balance()) == (True, 5_000)

@@ -7,6 +7,7 @@ from meterbook.book.in_thread_asyncio import in_thread
 from meterbook.book.relay import Relay, Tell
 from meterbook.book.sweep import Failures, close_due
 from meterbook.core.arguments import check_limit
+from meterbook.core.entries import check_text
 from meterbook.core.ledgers import DeliveryState, Relayed, StripeApplied, StripeEventState
 from meterbook.errors import (
     InProgress,
@@ -18,6 +19,7 @@ from meterbook.errors import (
     UnknownEvent,
 )
 from meterbook.operations.apply_stripe_event import SETTLED, LookNeeded, Means, Outcome, apply_stripe_event
+from meterbook.operations.set_seats import set_seats
 from meterbook.postgres import billing, deliveries, stripe_events
 from meterbook.stripe.events import Event, read_event
 from meterbook.stripe.signatures import verify_signature
@@ -68,14 +70,35 @@ class StripeCalls(LedgerAccess):
         async with self._pool.connection() as conn:
             return await stripe_events.list_events(conn, state, limit)
 
+    async def dismiss_stripe_event(self, event_id: str, *, reason: str) -> bool:
+        """An event that waits is to have no effect, because an operator says so: kept, ignored, with the reason. False: it does not wait.
+
+        Raises `UnknownEvent`.
+        """
+        arguments = {"id": event_id, "why": check_text("reason", reason), "at": self._at()}
+        async with self._pool.connection() as conn:
+            was = await stripe_events.change(conn, "dismiss_event", arguments)
+        if was is None:
+            raise UnknownEvent(f"no event {event_id} was received")
+        return was not in SETTLED
+
     # --------------------------------------------------------------------------------------------------------------- outbox
+
+    async def set_seats(self, subscription: str, seats: int) -> None:
+        """Has Stripe told, by the outbox, how many seats a subscription is to have; its own word then brings them here.
+
+        More are charged at once; fewer cost less from the next period on and keep this one's allowance. What holds when it is delivered is
+        sent, so that quick changes converge. Raises `UnknownEntity`, `SeatsRefused`, `InvalidUsage`.
+        """
+        async with self._pool.connection() as conn:
+            await set_seats(conn, subscription, seats, self._catalog, self._at())
 
     async def relay(self, *, tell: Tell | None = None, rows_max: int = ROWS_PER_RELAY_MAX) -> Relayed:
         """Delivers what is due: charges as invoices, cancellations, and alerts to `tell`. Two at once deliver each row once.
 
         Without a Stripe account (`meterbook.open(stripe=…)`) what is Stripe's stays due.
         """
-        return await Relay(self._pool, self._gateway, tell, self._at).run(rows_max)
+        return await Relay(self._pool, self._catalog, self._gateway, tell, self._at).run(rows_max)
 
     async def deliveries(
         self, entity: str | None = None, *, state: str | None = None, limit: int = ROWS_PER_RELAY_MAX

@@ -15,7 +15,7 @@ from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
 from meterbook.errors import LedgerUnavailable, MeterbookError
 from meterbook.operations.bill_threshold import bill_threshold, claim_alerts, lock_running_period
-from meterbook.operations.close_period import Outcome, fence_period, seal_period
+from meterbook.operations.close_period import Outcome, fence_due_period, fence_period, seal_period
 from meterbook.postgres import billing
 
 ENTITIES_PER_ROUND_MAX = 500
@@ -113,9 +113,11 @@ async def _close_kept(
 async def close_period(
     conn: AsyncConnection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
-    """Two transactions: the fence is committed before the seal looks at what is there."""
-    async with conn.transaction():
-        fenced = await fence_period(conn, entity_id, period_id, catalog, at)
+    """Two transactions: the fence is committed before the seal looks at what is there. `conn` is in autocommit."""
+    fenced = await fence_due_period(conn, entity_id, period_id, catalog, at)
+    if fenced == "undecided":
+        async with conn.transaction():
+            fenced = await fence_period(conn, entity_id, period_id, catalog, at)
     if fenced != "fenced":
         return fenced
     async with conn.transaction():

@@ -56,6 +56,9 @@ def _everywhere(
 for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, serving, proof, engine):
     for each in part.app.registered_commands:
         app.registered_commands.append(each)
+for each in outbox.app.registered_commands:
+    if each.name in ("outbox", "dead-letters", "redrive"):
+        stripe.app.registered_commands.append(each)
 app.add_typer(stripe.app)
 app.add_typer(keys.app)
 

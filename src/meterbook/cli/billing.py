@@ -21,6 +21,7 @@ from meterbook.plain import as_json, json_text
 DEFERRALS = {
     "no_stripe_ids": "its subscription has no Stripe customer and subscription id: put_subscription with them",
     "no_owner": "the organization has no owner to bill: put_organization or transfer_ownership",
+    "event_waits": "Stripe told something of its subscription that could not be applied: `meterbook stripe events --state failed`",
 }
 
 app = typer.Typer()
@@ -165,7 +166,8 @@ async def _deferrals(book: Book, entity: str) -> list[dict[str, object]]:
     """Periods that had to wait and are still not closed, with the reason that was told."""
     still = {each.id for each in await book.periods(entity) if each.state != "closed"}
     told = [row.payload for row in await book.outbox(entity) if row.payload.get("alert") == "close_deferred"]
-    return [{"period": each["period"], "reason": each["reason"]} for each in told if each["period"] in still]
+    newest = {each["period"]: each["reason"] for each in told if each["period"] in still}
+    return [{"period": period, "reason": reason} for period, reason in newest.items()]
 
 
 @command(app, "sweep")

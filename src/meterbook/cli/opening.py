@@ -39,10 +39,14 @@ def stripe_account() -> StripeAccount | None:
     """From METERBOOK_STRIPE_API_KEY and METERBOOK_STRIPE_WEBHOOK_SECRETS (several while one is replaced, by commas)."""
     api_key = os.environ.get("METERBOOK_STRIPE_API_KEY", "")
     secrets = os.environ.get("METERBOOK_STRIPE_WEBHOOK_SECRETS", "")
-    base = os.environ.get("METERBOOK_STRIPE_API_BASE") or None
     if not (api_key or secrets):
         return None
-    return StripeAccount(api_key, tuple(filter(None, map(str.strip, secrets.split(",")))), base)
+    return StripeAccount(api_key, tuple(filter(None, map(str.strip, secrets.split(",")))), stripe_api_base())
+
+
+def stripe_api_base() -> str | None:
+    """METERBOOK_STRIPE_API_BASE: where Stripe is, in tests; else Stripe's own address."""
+    return os.environ.get("METERBOOK_STRIPE_API_BASE") or None
 
 
 @asynccontextmanager

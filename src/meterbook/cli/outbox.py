@@ -107,6 +107,8 @@ def told(row: OutboxRow | DeliveryState | Delivery) -> str:
             line = f"{kind}, {cents_shown(cents)}, period {period}"
         case "cancel_now", {"stripe_subscription": subscription}:
             line = f"end {subscription} now: its customer was deleted"
+        case "seats", {"subscription": subscription, "seats": seats}:
+            line = f"{subscription} is to have {seats} seats"
         case "alert", {"alert": "close_deferred", "period": period, "reason": reason}:
             line = f"period {period} can't be closed: {reason}"
         case "alert", {"alert": "dead_letter", "outbox": number, "reason": reason}:

@@ -1,24 +1,27 @@
-"""``meterbook stripe events``, ``replay`` and ``listen-url``: what Stripe told, what became of it, and what it is to tell."""
+"""``meterbook stripe …``: what Stripe told and what became of it, what it is told, and whether an account takes it."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from meterbook.catalogs import load_catalog
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
-from meterbook.cli.opening import open_book
+from meterbook.cli.opening import open_book, stripe_api_base
 from meterbook.cli.screen import console, table, time_shown
 from meterbook.core.ledgers import StripeApplied, StripeEventState
+from meterbook.errors import MeterbookError
 from meterbook.plain import json_text
 from meterbook.stripe.events import KINDS, WEBHOOK_PATH
-from meterbook.stripe.gateway import API_VERSION
+from meterbook.stripe.gateway import API_VERSION, StripeAccount, StripeGateway
+from meterbook.stripe.rehearsal import TEST_KEYS, Say, rehearse
 
 STATES = ("pending", "applied", "ignored", "stale", "failed")
 
 app = typer.Typer(
     name="stripe",
-    help="What Stripe tells by webhooks: see it, apply again what failed, set it up.",
+    help="What Stripe tells and is told: see it, apply again what failed, set it up, try it.",
     no_args_is_help=True,
 )
 
@@ -92,6 +95,85 @@ def _show_replayed(done: Sequence[StripeApplied]) -> None:
         )
     if not done:
         on.print("nothing to do: no event waits")
+
+
+@command(app, "dismiss")
+async def dismiss(
+    session: Session,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="An event's id: evt_….", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why it is to have no effect; kept with it.", show_default=False)],
+) -> Exit:
+    """Let an event that waits have no effect, so that what waits for it goes on: for what never was meant for this ledger."""
+    async with open_book(session) as book:
+        dismissed = await book.dismiss_stripe_event(event, reason=reason)
+    if session.json:
+        print(json_text({"event": event, "dismissed": dismissed}))
+    else:
+        console().print(f"{event} dismissed" if dismissed else f"{event} does not wait: nothing to do")
+    return Exit.DONE
+
+
+@command(app, "seats")
+async def seats(
+    session: Session,
+    subscription: Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="Its id here.", show_default=False)],
+    number: Annotated[int, typer.Argument(metavar="SEATS", help="How many it is to have.", show_default=False)],
+) -> Exit:
+    """Have Stripe told how many seats a subscription is to have: more are charged at once, fewer count from its next period on."""
+    async with open_book(session) as book:
+        await book.set_seats(subscription, number)
+    if session.json:
+        print(json_text({"subscription": subscription, "seats": number}))
+    else:
+        console().print(f"{subscription}: Stripe is to be told {number} seats; `meterbook outbox` shows when it was")
+    return Exit.DONE
+
+
+@command(app, "check")
+async def check(
+    session: Session,
+    api_key: Annotated[
+        str,
+        typer.Option(envvar="METERBOOK_STRIPE_API_KEY", help="Of test mode: sk_test_….", show_default=False),
+    ],
+) -> Exit:
+    """Bill a small invoice in an account's test mode, the way the relay does, void another, and clean up. Needs no ledger.
+
+    A live key is refused. Exit code 1 if Stripe does not take a step.
+    """
+    if not api_key.startswith(TEST_KEYS):
+        raise typer.BadParameter(
+            f"{api_key[:8]}… is no key of test mode: with a live one this would ask for real money. Use sk_test_…",
+            param_hint="--api-key",
+        )
+    steps: list[tuple[str, str]] = []
+
+    def say(step: str, what: str) -> None:
+        steps.append((step, what))
+        if not session.json:
+            console().print(f"{step:<9} {what}", soft_wrap=True)
+
+    gateway = StripeGateway(StripeAccount(api_key, api_base=stripe_api_base()))
+    refusal = _rehearsed(gateway, load_catalog(session.catalog).currency, say)
+    if session.json:
+        said = [{"step": step, "what": what} for step, what in steps]
+        print(json_text({"steps": said, "refused": refusal, "api_version": API_VERSION}))
+    else:
+        on = console()
+        on.print(
+            f"refused: {refusal}" if refusal else f"Stripe takes what it will be sent (API {API_VERSION})",
+            soft_wrap=True,
+        )
+    return Exit.FINDINGS if refusal else Exit.DONE
+
+
+def _rehearsed(gateway: StripeGateway, currency: str, say: Say) -> str | None:
+    """Why it failed; None: it did not."""
+    try:
+        rehearse(gateway, currency, say)
+    except MeterbookError as error:
+        return f"{error.code}: {error}"
+    return None
 
 
 @command(app, "listen-url")

@@ -10,9 +10,16 @@ from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport
 
 Reason = Literal[
-    "below_threshold", "plan_without_overage", "not_active", "blocked", "no_stripe_ids", "no_owner", "period_not_open"
+    "below_threshold",
+    "plan_without_overage",
+    "not_active",
+    "blocked",
+    "no_stripe_ids",
+    "no_owner",
+    "period_not_open",
+    "event_waits",
 ]
-"""Why nothing was billed; `no_stripe_ids` and `no_owner` defer a close, the others don't."""
+"""Why nothing was billed; `no_stripe_ids`, `no_owner` and `event_waits` defer a close, the others don't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +92,11 @@ def final_bill(usage: UsageReport, catalog: Catalog, ends_at: datetime | None = 
         return Bill(0, spends, rest)
     reason = _unaddressable(usage)
     return Bill(rest, spends) if reason is None else Bill(reason=reason)
+
+
+def unless_waiting(bill: Bill, *, event_waits: bool) -> Bill:
+    """The same, or none while Stripe has told something of the subscription that could not be applied (BEHAVIOUR I4).
+
+    By what is not known yet it could only become smaller, or another's; so a bill of nothing waits for nothing.
+    """
+    return Bill(reason="event_waits") if event_waits and not bill.is_empty else bill

@@ -17,7 +17,10 @@ Step = Literal["create", "item", "finalize", "pay"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One outbox row under a lease, with how far its steps have come. `at`: when it was claimed; `cancels`: what holds now."""
+    """One outbox row under a lease, with how far its steps have come. `at`: when it was claimed.
+
+    `holds`: of what is told of a `subscription`, what holds now: whether it is to cancel, or its seats.
+    """
 
     id: int
     lease: int
@@ -37,7 +40,8 @@ class Delivery:
     currency: str
     period_starts_at: datetime | None
     period_ends_at: datetime | None
-    cancels: bool | None
+    holds: bool | int | None
+    subscription: str | None
     stripe_subscription: str | None
     at: datetime
 
@@ -65,6 +69,17 @@ def retry_after(attempts: int, per_mille: int) -> timedelta:
     """2, 4, 8, … seconds, an hour at most, and up to a quarter more by chance (`per_mille`, 0 to 999), so that not all come at once."""
     milliseconds = 2 ** min(attempts, 20) * 1000
     return timedelta(milliseconds=min(milliseconds + milliseconds * per_mille // 4000, RETRY_AFTER_MAX_S * 1000))
+
+
+def seat_steps(now: int, paid: int, wanted: int) -> tuple[tuple[int, bool], ...]:
+    """The quantities to set one after the other, and whether Stripe asks money for each.
+
+    Fewer are sent without proration, and so cost less from the next period on (BEHAVIOUR §7); up to as many as are `paid` for this period
+    are taken back the same way, and only what is beyond is charged, at once.
+    """
+    free = min(wanted, max(now, paid))
+    unpaid = ((wanted, True),) if wanted > free else ()
+    return unpaid if free == now else ((free, False), *unpaid)
 
 
 def invoice_text(starts_at: datetime, ends_at: datetime, kind: str) -> str:

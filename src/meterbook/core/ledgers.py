@@ -49,7 +49,7 @@ class OutboxRow:
     """Something that has to be told: a charge to invoice, a cancellation to pass on, an alert."""
 
     id: int
-    kind: Literal["charge", "cancel_at_period_end", "cancel_now", "alert"]
+    kind: Literal["charge", "cancel_at_period_end", "cancel_now", "seats", "alert"]
     payload: Mapping[str, Any]
     created_at: datetime
     entity: str

@@ -124,9 +124,10 @@ async def _apply_to_money(
 
 
 async def _put(conn: AsyncConnection[Any], event: Event, said: PutSubscription, means: Means) -> Outcome:
-    known = await stripe_events.lock_subscription(conn, said.subscription, event.created_at)
+    known = await stripe_events.lock_subscription(conn, said.subscription, event.created_at, said.named)
     if known.owner_is_gone:
         return await _concerns_nobody(conn, event)
+    await _check_named(conn, said, known)
     seen = None if known.seen_at is None else Order(known.seen_at, known.seen_rank, known.seen_event)
     if seen is not None and said.order.is_tied_with(seen) and means.can_look:
         return await _put_newest(conn, _as_fetched(event, said, means), known, means)
@@ -165,10 +166,11 @@ async def _put_newest(
         and not said.has_ended
     ):
         starts_at, ends_at = known.invoiced_starts_at, known.invoiced_ends_at
-    if known.is_ours and known.cancels is None and not said.cancel_at_period_end and not said.has_ended:
+    takes_back = known.is_ours and known.cancels is None and not said.cancel_at_period_end and not said.has_ended
+    if takes_back and not known.is_adopted:
         await stripe_events.change(conn, "disown_cancellation", {"subscription": known.subscription_id})
     terms = SubscriptionTerms(
-        id=known.subscription_id or said.subscription,
+        id=known.subscription_id or said.named or said.subscription,
         owner=owner,
         plan=said.plan,
         status=said.status,
@@ -185,6 +187,9 @@ async def _put_newest(
         stripe_subscription=said.subscription,
     )
     await put_subscription(conn, terms, means.catalog, means.at)
+    if known.is_adopted:
+        arguments = {"subscription": known.subscription_id, "at": means.at}
+        await stripe_events.change(conn, "tell_cancellation_again", arguments)
     await _store_limit(conn, owner, said.monthly_price, known.monthly_price, means)
     await _note_newest(conn, said.subscription, said.order, said.owner.text, said.monthly_price)
     return Outcome("applied", (f"{owner}: {said.plan} × {said.seats}, {said.status}",))
@@ -254,6 +259,22 @@ async def _renew(conn: AsyncConnection[Any], event: Event, effect: RenewPeriod, 
 
 
 # -------------------------------------------------------------------------------------------------------------- whose it is
+
+
+async def _check_named(conn: AsyncConnection[Any], said: PutSubscription, known: KnownSubscription) -> None:
+    """What the metadata name is one, and the same owner's: else two would bill, or credits pass on. Raises `AttributionUnavailable`."""
+    if said.named is None:
+        return
+    if known.subscription_id not in (None, said.named):
+        raise AttributionUnavailable(
+            f"its metadata name {said.named!r}, and {said.subscription} is known as {known.subscription_id!r}"
+        )
+    if known.named_at_stripe not in (None, said.subscription):
+        raise AttributionUnavailable(f"its metadata name {said.named!r}, which is {known.named_at_stripe} at Stripe")
+    if known.is_adopted and said.owner.text is not None:
+        owner = await _named_owner(conn, said.owner)
+        if owner != known.owner:
+            raise AttributionUnavailable(f"its metadata name {said.named!r}, which is {known.owner}'s, and {owner}")
 
 
 async def _owner_of(conn: AsyncConnection[Any], said: OwnerSaid, known: KnownSubscription) -> str:

@@ -11,6 +11,7 @@ from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport, report
+from meterbook.operations.wait_for_events import unless_an_event_waits
 from meterbook.postgres import billing
 
 
@@ -26,7 +27,7 @@ async def bill_threshold(conn: AsyncConnection[Any], usage: UsageReport | None, 
     """Of a period that lock_running_period gave: twenty at once make one charge."""
     if usage is None:
         return Billed(0, 0, "period_not_open")
-    bill = threshold_bill(usage, catalog, usage.facts.at)
+    bill = await unless_an_event_waits(conn, usage, threshold_bill(usage, catalog, usage.facts.at))
     if not bill.is_empty:
         await billing.write_bill(conn, usage.facts, "threshold", bill, usage.overage)
     return Billed(bill.charged_cents, bill.credits_cents, bill.reason)

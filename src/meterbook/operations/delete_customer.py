@@ -10,6 +10,7 @@ from meterbook.core.entries import check_text
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import report
 from meterbook.errors import UnsettledMoney
+from meterbook.operations.wait_for_events import unless_an_event_waits
 from meterbook.postgres import reading
 from meterbook.postgres.customers import change_customers
 
@@ -31,7 +32,7 @@ async def delete_organization(
 
 
 async def _refuse_unsettled(conn: AsyncConnection[Any], entity: str, catalog: Catalog, at: datetime | None) -> None:
-    """Money that couldn't be addressed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
+    """Money that couldn't be billed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
     for period in await reading.list_periods(conn, entity, at):
         if period.state == "closed":
             continue
@@ -39,6 +40,7 @@ async def _refuse_unsettled(conn: AsyncConnection[Any], entity: str, catalog: Ca
         if facts is None:
             continue
         cut_at = min(facts.at, facts.period.ends_at)
-        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog, cut_at).reason
+        usage = report(facts, catalog.plan(period.plan))
+        reason = (await unless_an_event_waits(conn, usage, final_bill(usage, catalog, cut_at))).reason
         if reason is not None:
-            raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be addressed: {reason}")
+            raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be billed: {reason}")

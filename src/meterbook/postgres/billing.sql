@@ -21,6 +21,9 @@ select meterbook.lock_and_read_period(%(entity_id)s::bigint, %(period_id)s::bigi
 -- name: lock_and_fold_period
 select meterbook.lock_and_fold_period(%(entity_id)s::bigint, %(period_id)s::bigint, %(at)s::timestamptz)
 
+-- name: event_waits
+select meterbook.event_waits(%(entity_id)s, %(period_id)s)
+
 -- name: write_charge
 select meterbook.write_charge(%(entity_id)s, %(period_id)s, %(kind)s, %(charged)s, %(credits)s, %(written_off)s, %(overage)s::numeric,
                               %(grant_ids)s::bigint[], %(grant_cents)s::bigint[], coalesce(%(at)s::timestamptz, clock_timestamp()))
@@ -38,9 +41,13 @@ select meterbook.fence_period(%(entity_id)s, %(period_id)s)
 -- name: unfence_period
 select meterbook.unfence_period(%(entity_id)s, %(period_id)s, %(reason)s, coalesce(%(at)s::timestamptz, clock_timestamp()))
 
--- name: seal_period
-select meterbook.seal_period(%(entity_id)s, %(period_id)s, %(baseline)s::numeric, %(refresh)s::numeric, %(effective)s::numeric, %(overage)s::numeric,
-                             %(given_back)s::bigint, coalesce(%(at)s::timestamptz, clock_timestamp()))
+-- name: fence_due_period
+select meterbook.fence_due_period(%(entity_id)s, %(period_id)s, %(grace)s::interval, %(at)s::timestamptz)
+
+-- name: charge_and_seal_period
+select meterbook.charge_and_seal_period(
+  %(entity_id)s, %(period_id)s, %(charged)s, %(credits)s, %(written_off)s, %(grant_ids)s::bigint[], %(grant_cents)s::bigint[], %(baseline)s::numeric,
+  %(refresh)s::numeric, %(effective)s::numeric, %(overage)s::numeric, %(given_back)s::bigint, coalesce(%(at)s::timestamptz, clock_timestamp()))
 
 -- name: list_corrections
 select c.day, c.booked_here, c.amount, coalesce(c.negative, 0) from meterbook.corrections_of(%(entity_id)s, %(period_id)s) c where c.day is not null

@@ -7,6 +7,10 @@ select meterbook.put_subscription(
   anchor => %(anchor)s::timestamptz, cancel_at_period_end => %(cancel_at_period_end)s, effective_at => %(effective_at)s::timestamptz,
   stripe_customer => %(stripe_customer)s, stripe_subscription => %(stripe_subscription)s, at => %(at)s::timestamptz, cancel_at => %(cancel_at)s::timestamptz)
 
+-- name: set_seats
+-- What became of it: told, or why Stripe can't be.
+select meterbook.set_seats(%(subscription)s, %(seats)s::integer, %(contracts)s::text[], %(at)s::timestamptz)
+
 -- name: put_organization
 select meterbook.put_organization(organization => %(organization)s, owner => %(owner)s, at => %(at)s::timestamptz)
 

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row, scalar_row, tuple_row
+from psycopg.types.json import Jsonb
 
 from meterbook.core.deliveries import Delivery, Step
 from meterbook.postgres.refusals import refusals
@@ -38,10 +39,19 @@ async def begin_step(
 
 
 async def complete_delivery(
-    conn: AsyncConnection[Any], delivery: Delivery, note: str | None, at: datetime | None, *, sent: bool | None = None
+    conn: AsyncConnection[Any],
+    delivery: Delivery,
+    note: str | None,
+    at: datetime | None,
+    *,
+    sent: bool | int | None = None,
 ) -> str:
     """`delivered`, `again` (what was `sent` no longer holds) or `lost`."""
-    return str(await _said(conn, "complete_delivery", delivery, {"note": note, "sent": sent, "at": at}))
+    return str(
+        await _said(
+            conn, "complete_delivery", delivery, {"note": note, "sent": None if sent is None else Jsonb(sent), "at": at}
+        )
+    )
 
 
 async def postpone_delivery(
@@ -63,6 +73,14 @@ async def redrive_delivery(conn: AsyncConnection[Any], outbox_id: int, at: datet
             await cursor.execute(SQL["redrive_delivery"], {"id": outbox_id, "at": at})
             (outcome,) = await cursor.fetchone() or ("unknown",)
     return str(outcome)
+
+
+async def sum_seats_paid(conn: AsyncConnection[Any], subscription: str, since: datetime) -> int:
+    """The most seats that were in force in the period at Stripe that began at `since`."""
+    with refusals():
+        async with conn.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(SQL["sum_seats_paid"], {"subscription": subscription, "since": since})
+            return int(await cursor.fetchone() or 0)
 
 
 async def _said(conn: AsyncConnection[Any], statement: str, delivery: Delivery, arguments: Mapping[str, Any]) -> Any:

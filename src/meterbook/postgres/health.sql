@@ -7,7 +7,7 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as standby, clock_timestamp() as clock
 
 -- name: read_ledger_health
--- Partitions ahead of now, rows that strayed into the default one, deltas and events of Stripe's that wait, conflicts noted, roles that are missing.
+-- Partitions ahead of now, rows that strayed into the default one, deltas and events of Stripe's that wait, one subscription that is known as two, conflicts noted, roles that are missing.
 select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'meterbook.usage_log'::regclass and c.relname > to_char(coalesce(%(at)s::timestamptz, clock_timestamp()), '"usage_log_y"YYYY"m"MM')
           and c.relname <> 'usage_log_default') as partitions_ahead,
@@ -18,6 +18,10 @@ select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c
        (select count(*) from meterbook.key_conflict) as conflicts,
        (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')
          and e.received_at < coalesce(%(at)s::timestamptz, clock_timestamp()) - interval '1 minute') as stripe_events_waiting,
+       (select count(*) from meterbook.subscription s where s.status not in ('canceled', 'incomplete_expired') and exists (
+          select from meterbook.subscription o where o.id > s.id and o.status not in ('canceled', 'incomplete_expired')
+            and (o.stripe_subscription = s.stripe_subscription
+                 or (o.owner_id, o.plan) = (s.owner_id, s.plan) and (o.stripe_subscription is null) <> (s.stripe_subscription is null)))) as subscriptions_twice,
        (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer', 'meterbook_keeper']) wanted
         where not exists (select from pg_catalog.pg_roles r where r.rolname = wanted)) as roles_missing,
        (select l.currency from meterbook.ledger l) as currency,

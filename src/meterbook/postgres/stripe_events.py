@@ -18,7 +18,10 @@ SQL = statements_beside(__file__)
 
 @dataclass(frozen=True, slots=True)
 class KnownSubscription:
-    """What is known of a subscription at Stripe, under its lock. `cancels`: our own word about its end, unless Stripe has heard it."""
+    """What is known of a subscription at Stripe, under its lock. `cancels`: our own word about its end, unless Stripe has heard it.
+
+    `is_adopted`: it was known without an id at Stripe, and its metadata name it; `named_at_stripe`: the id that the one they name has.
+    """
 
     seen_at: datetime | None
     seen_rank: int
@@ -32,6 +35,8 @@ class KnownSubscription:
     owner_is_gone: bool
     cancels: bool | None
     is_ours: bool
+    is_adopted: bool
+    named_at_stripe: str | None
 
 
 async def change(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
@@ -56,11 +61,13 @@ async def list_events(conn: AsyncConnection[Any], state: str | None, rows: int) 
             return await cursor.fetchall()
 
 
-async def lock_subscription(conn: AsyncConnection[Any], subscription: str, event_at: datetime) -> KnownSubscription:
+async def lock_subscription(
+    conn: AsyncConnection[Any], subscription: str, event_at: datetime, named: str | None = None
+) -> KnownSubscription:
     """Events of one subscription are applied one at a time."""
     with refusals():
         async with conn.cursor(row_factory=args_row(KnownSubscription)) as cursor:
-            await cursor.execute(SQL["lock_subscription"], {"id": subscription, "event_at": event_at})
+            await cursor.execute(SQL["lock_subscription"], {"id": subscription, "event_at": event_at, "named": named})
             (known,) = await cursor.fetchall()
     return known
 

@@ -11,6 +11,10 @@ select meterbook.finish_stripe_event(%(id)s, %(state)s, %(note)s, %(at)s::timest
 -- name: erase_event
 select meterbook.erase_stripe_event(%(id)s)
 
+-- name: dismiss_event
+-- The state that it had.
+select meterbook.dismiss_stripe_event(%(id)s, %(why)s, %(at)s::timestamptz)
+
 -- name: find_event_body
 select meterbook.stripe_event_body(%(id)s)
 
@@ -23,13 +27,16 @@ select * from meterbook.stripe_events(%(state)s, %(rows)s::integer)
 select meterbook.unsettled_stripe_events()
 
 -- name: lock_subscription
-select * from meterbook.lock_stripe_subscription(%(id)s, %(event_at)s)
+select * from meterbook.lock_stripe_subscription(%(id)s, %(event_at)s, %(named)s::text)
 
 -- name: note_subscription
 select meterbook.note_stripe_subscription(%(id)s, %(seen_at)s, %(seen_rank)s::smallint, %(seen_event)s, %(owner_said)s, %(monthly_price)s::numeric)
 
 -- name: disown_cancellation
 select meterbook.disown_cancellation(%(subscription)s)
+
+-- name: tell_cancellation_again
+select meterbook.tell_cancellation_again(%(subscription)s, %(at)s::timestamptz)
 
 -- name: note_past_terms
 select meterbook.note_past_terms(%(subscription)s, %(plan)s, %(seats)s::integer, %(included)s::numeric, %(refresh_per_day)s::numeric, %(is_entitled)s,

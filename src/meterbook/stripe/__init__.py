@@ -4,4 +4,5 @@
 ``signatures``     whether Stripe sent a webhook
 ``events``         a webhook event, and what it means here; ``subscriptions``, ``metadata`` and ``fields`` read its parts
 ``effects``        those meanings, by name
+``rehearsal``      an account in test mode billed once, the way the relay does
 """

@@ -47,12 +47,16 @@ class OwnerSaid:
 
 @dataclass(frozen=True, slots=True)
 class PutSubscription:
-    """A subscription as an event says it is. `effective_at`: since when; `monthly_price`: of a contract, the limit that it stores."""
+    """A subscription as an event says it is. `named`: which of ours its metadata say it is.
+
+    `effective_at`: since when; `monthly_price`: of a contract, the limit that it stores.
+    """
 
     subscription: str
     customer: str
     order: Order
     owner: OwnerSaid
+    named: str | None
     plan: str
     seats: int
     monthly_price: Decimal | None

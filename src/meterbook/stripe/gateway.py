@@ -70,6 +70,14 @@ class InvoiceAsked:
         return {CHARGE: self.charge, **({SUBSCRIPTION: self.subscription} if self.subscription else {})}
 
 
+@dataclass(frozen=True, slots=True)
+class CustomerMade:
+    """`is_live`: in the mode where money is real."""
+
+    id: str
+    is_live: bool
+
+
 class StripeGateway:
     """Blocking; made for one account and safe to share among threads."""
 
@@ -146,6 +154,31 @@ class StripeGateway:
                     return str(each.id)
         return None
 
+    # ---------------------------------------------------------------------------------------------------- a rehearsal's customer
+
+    def create_customer(self, name: str, payment_method: str, key: str) -> CustomerMade:
+        params = {
+            "name": name,
+            "payment_method": payment_method,
+            "invoice_settings": {"default_payment_method": payment_method},
+        }
+        with outcomes():
+            made = self._client.customers.create(params, _keyed(key))
+            return CustomerMade(str(made.id), bool(made.livemode))
+
+    def delete_customer(self, customer: str) -> None:
+        with outcomes():
+            self._client.customers.delete(customer)
+
+    def void_invoice(self, invoice: str) -> InvoiceSeen:
+        """Nobody is asked for it any more."""
+        with outcomes():
+            return _seen(self._client.invoices.void_invoice(invoice))
+
+    def delete_draft(self, invoice: str) -> None:
+        with outcomes():
+            self._client.invoices.delete(invoice)
+
     # ------------------------------------------------------------------------------------------------------------ subscriptions
 
     def retrieve_subscription(self, subscription: str) -> Mapping[str, Any]:
@@ -167,6 +200,15 @@ class StripeGateway:
         """Says what is to hold; saying it again changes nothing, so it needs no key."""
         with outcomes():
             self._client.subscriptions.update(subscription, {"cancel_at_period_end": cancels})
+
+    def set_quantity(self, subscription: str, item: str, quantity: int, *, is_charged: bool) -> None:
+        """Of one item. `is_charged`: Stripe asks for the rest of the period at once; else nothing changes before the next one."""
+        params = {
+            "items": [{"id": item, "quantity": quantity}],
+            "proration_behavior": "always_invoice" if is_charged else "none",
+        }
+        with outcomes():
+            self._client.subscriptions.update(subscription, params)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ CREDIT_PURCHASE = "credit_purchase"
 OWNER = "billing_entity"
 REFERENCE = "referenceId"
 USER = "userId"
+NAMED = "billing_subscription"
+"""Of a subscription: its id here, where `put_subscription` gave it one."""
 _SEATS = re.compile(r"[1-9][0-9]{0,6}")
 
 
@@ -28,6 +30,17 @@ def owner_said(metadata: Fields) -> OwnerSaid:
     except InvalidUsage as refused:
         raise metadata.bad(OWNER if entity else REFERENCE, str(refused)) from refused
     return OwnerSaid(entity, reference, user)
+
+
+def subscription_named(metadata: Fields) -> str | None:
+    """Raises `BadEvent` for what can't be an id here."""
+    named = metadata.find_text(NAMED)
+    if named is None:
+        return None
+    try:
+        return check_text(NAMED, named)
+    except InvalidUsage as refused:
+        raise metadata.bad(NAMED, str(refused)) from refused
 
 
 def money(metadata: Fields, name: str) -> Decimal:

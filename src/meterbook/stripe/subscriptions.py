@@ -10,7 +10,7 @@ from meterbook.core.windows import interval_months
 from meterbook.errors import BadEvent, UnknownPrice
 from meterbook.stripe.effects import CREATED, DELETED, UPDATED, Order, PutSubscription
 from meterbook.stripe.fields import Fields
-from meterbook.stripe.metadata import money, owner_said, seats
+from meterbook.stripe.metadata import money, owner_said, seats, subscription_named
 
 _RANKS = {"customer.subscription.created": CREATED, "customer.subscription.deleted": DELETED}
 _ENDED = ("canceled", "incomplete_expired")
@@ -22,6 +22,22 @@ class _Chosen:
 
     plan: Plan
     item: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class SeatsSeen:
+    """The item that has the plan, its quantity, and since when Stripe's present period runs."""
+
+    item: str
+    quantity: int
+    since: datetime
+
+
+def seats_at_stripe(about: Mapping[str, Any], catalog: Catalog) -> SeatsSeen:
+    """Raises `BadEvent`, `UnknownPrice`."""
+    said = Fields("", about)
+    item = _choose(said, said.find_table("metadata"), catalog).item
+    return SeatsSeen(item.id("id"), item.number("quantity", 1), item.instant("current_period_start"))
 
 
 def put_subscription(
@@ -48,6 +64,7 @@ def put_subscription(
         customer=said.id("customer"),
         order=Order(created_at, _RANKS.get(kind, UPDATED), event),
         owner=owner_said(metadata),
+        named=subscription_named(metadata),
         plan=chosen.plan.code,
         seats=seats(metadata) if by_contract else chosen.item.number("quantity", 1),
         monthly_price=money(metadata, "monthlyPrice") if by_contract else None,

@@ -181,7 +181,7 @@ create table meterbook.deferred_close (
   since     timestamptz not null,
   primary key (entity_id, period_id)
 );
-comment on table meterbook.deferred_close is 'Periods whose charge can''t be addressed: never forgiven, they wait for ids or an owner.';
+comment on table meterbook.deferred_close is 'Periods whose charge can''t be addressed, or determined: never forgiven, they wait for ids, an owner, or an event of Stripe''s that failed.';
 
 -- ------------------------------------------------------------------------------------------------------------------------- holds
 

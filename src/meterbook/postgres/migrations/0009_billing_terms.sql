@@ -299,7 +299,8 @@ begin
     perform meterbook.fold_period(the_entity, the_period);
     select json_build_object('state', state, 'period', meterbook.period_terms(the_entity, the_period, moment, breakdowns => false),
       'corrections', (select json_agg(json_build_array(c.day, c.booked_here, c.amount::text, coalesce(c.negative, 0)::text))
-                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null)) into said;
+                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null),
+      'event_waits', meterbook.event_waits(the_entity, the_period)) into said;
   end if;
   return coalesce(said, json_build_object('state', state));
 end $$;
@@ -361,6 +362,27 @@ begin
   update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
 end $$;
 
+create function meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamptz default null) returns text
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- Most closes, in one round trip: fenced, because nothing could defer it, whatever is due | nothing_to_do | undecided: what is due has to be computed first.
+declare
+  moment timestamptz := coalesce(meterbook.permitted(fence_due_period.at), clock_timestamp());
+  state  text := meterbook.lock_period(the_entity, the_period);
+  p      meterbook.billing_period;
+  s      meterbook.subscription;
+begin
+  select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
+  if state is null or state = 'closed' or moment < p.ends_at + grace then return 'nothing_to_do'; end if;
+  select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
+  if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
+     or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)
+     or meterbook.event_waits(the_entity, the_period) then
+    return 'undecided';
+  end if;
+  perform meterbook.fence_period(the_entity, the_period);
+  return 'fenced';
+end $$;
+
 create function meterbook.lock_fold() returns void
 language sql security definer set search_path = meterbook, pg_temp as $$
   -- Shared with other seals, exclusive of the compactor; in a statement of its own, before anything is read.
@@ -369,17 +391,16 @@ $$;
 
 create function meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamptz) returns void
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- A close that has to wait: the period takes entries again, and somebody is told once.
+-- A close that has to wait: the period takes entries again, and somebody is told, once of each thing that it comes to wait for.
 begin
   perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
-  insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
-  on conflict do nothing;
+  insert into meterbook.deferred_close as d (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
+  on conflict (entity_id, period_id) do update set reason = excluded.reason, since = excluded.since where d.reason <> excluded.reason;
   if found then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period,
-            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at)
-    on conflict do nothing;
+    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period || ':' || gen_random_uuid(),
+            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at);
   end if;
 end $$;
 
@@ -413,6 +434,18 @@ begin
   delete from meterbook.alert_mark m where m.entity_id = the_entity and m.period_id = the_period;
 end $$;
 
+create function meterbook.charge_and_seal_period(
+  the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[],
+  baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamptz) returns void
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- The final charge, if there is something to charge, to pay by credits or to write off; then the seal.
+begin
+  if charged > 0 or credits > 0 or written_off > 0 then
+    perform meterbook.write_charge(the_entity, the_period, 'final', charged, credits, written_off, overage, grant_ids, grant_cents, charge_and_seal_period.at);
+  end if;
+  perform meterbook.seal_period(the_entity, the_period, baseline, refresh, effective, overage, given_back, charge_and_seal_period.at);
+end $$;
+
 create function meterbook.corrections_of(the_entity bigint, the_period bigint)
 returns table (day integer, booked_here boolean, amount numeric, negative numeric)
 language sql stable as $$
@@ -444,8 +477,8 @@ create function meterbook.take_back_cancellations(actors bigint[], at timestampt
 language plpgsql as $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
 -- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
--- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
--- back before. Says whether there was one.
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told, after what the clock did at that
+-- instant: nothing could be taken back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -457,11 +490,12 @@ begin
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
     left join lateral (
       select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
-             min(m.joined_at) as joined_at
+             max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at end) as told_at, min(m.joined_at) as joined_at
       from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
       where m.actor_id = a.id and m.left_at is null) organization on true
     where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
-      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at))
+      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at
+                               and (organization.told_at is null or b.ended_at > organization.told_at)))
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
@@ -484,7 +518,8 @@ revoke all on all functions in schema meterbook from public;
 grant execute on function
   meterbook.admission_terms, meterbook.lock_and_read_gate, meterbook.write_holds, meterbook.lock_hold, meterbook.end_holds, meterbook.lock_period, meterbook.lock_and_read_period,
   meterbook.lock_and_fold_period, meterbook.write_charge,
-  meterbook.grant_credit, meterbook.first_grant, meterbook.fence_period, meterbook.unfence_period, meterbook.seal_period
+  meterbook.grant_credit, meterbook.first_grant, meterbook.fence_period, meterbook.fence_due_period, meterbook.unfence_period,
+  meterbook.charge_and_seal_period
   to meterbook_writer, meterbook_importer;
 grant execute on function meterbook.period_terms, meterbook.figure_terms, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of
   to meterbook_reader, meterbook_importer;

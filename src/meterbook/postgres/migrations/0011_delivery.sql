@@ -6,7 +6,7 @@ comment on column meterbook.ledger.uuid is 'Names this ledger in idempotency key
 
 alter table meterbook.outbox drop constraint outbox_kind_is_known;
 alter table meterbook.outbox add constraint outbox_kind_is_not_empty check (kind <> '');
-comment on column meterbook.outbox.kind is 'charge, cancel_at_period_end, cancel_now, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
+comment on column meterbook.outbox.kind is 'charge, cancel_at_period_end, cancel_now, seats, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
 
 create table meterbook.outbox_delivery (
   outbox_id    bigint primary key references meterbook.outbox (id),
@@ -43,13 +43,13 @@ insert into meterbook.outbox_delivery (outbox_id, due_at) select o.id, o.created
 create type meterbook.claimed_delivery as (
   id bigint, lease bigint, kind text, entity_id bigint, entity text, payload jsonb, created_at timestamptz, attempts integer, first_try_at timestamptz,
   step text, step_since timestamptz, round integer, invoice text, item text, ledger uuid, currency text,
-  period_starts_at timestamptz, period_ends_at timestamptz, cancels boolean, stripe_subscription text, at timestamptz);
+  period_starts_at timestamptz, period_ends_at timestamptz, holds jsonb, subscription text, stripe_subscription text, at timestamptz);
 
 create function meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamptz default null)
 returns setof meterbook.claimed_delivery
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
 -- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
--- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
+-- A cancellation, or a number of seats, is what holds now, not what was said: changes that follow each other quickly converge.
 declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   return query
@@ -63,13 +63,13 @@ begin
     from taken t where d.outbox_id = t.outbox_id returning d.*)
   select o.id, d.lease, o.kind, o.entity_id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), o.payload, o.created_at, d.attempts, d.first_try_at,
          d.step, d.step_since, d.round, d.invoice, d.item, l.uuid, l.currency,
-         p.starts_at, p.ends_at, s.cancel_at_period_end, s.stripe_subscription, moment
+         p.starts_at, p.ends_at, meterbook.holds_now(o.kind, s), s.id, s.stripe_subscription, moment
   from leased d
   join meterbook.outbox o on o.id = d.outbox_id
   join meterbook.billing_entity e on e.id = o.entity_id
   cross join meterbook.ledger l
   left join meterbook.billing_period p on o.kind = 'charge' and p.entity_id = o.entity_id and p.id = (o.payload ->> 'period')::bigint
-  left join meterbook.subscription s on o.kind = 'cancel_at_period_end' and s.id = o.payload ->> 'subscription'
+  left join meterbook.subscription s on o.kind in ('cancel_at_period_end', 'seats') and s.id = o.payload ->> 'subscription'
   order by o.id;
 end $$;
 
@@ -87,17 +87,17 @@ begin
   return found;
 end $$;
 
-create function meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean default null, at timestamptz default null) returns text
+create function meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent jsonb default null, at timestamptz default null) returns text
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- delivered | again: what was sent no longer holds | lost: somebody else has the lease. A late toggle of a worker without its lease may have undone
+-- delivered | again: what was sent no longer holds | lost: somebody else has the lease. A late call of a worker without its lease may have undone
 -- a younger one, so it is sent again.
 #variable_conflict use_variable
 declare
   moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
-  holds  boolean;
+  holds  jsonb;
 begin
   if sent is not null then
-    select s.cancel_at_period_end into holds from meterbook.outbox o join meterbook.subscription s on s.id = o.payload ->> 'subscription'
+    select meterbook.holds_now(o.kind, s) into holds from meterbook.outbox o join meterbook.subscription s on s.id = o.payload ->> 'subscription'
     where o.id = the_id for share of s;
     update meterbook.outbox_delivery d set state = 'due', lease = null, due_at = moment, settled_at = null
     where d.outbox_id = the_id and (holds is distinct from sent or d.lease is distinct from the_lease) and d.state <> 'dead';

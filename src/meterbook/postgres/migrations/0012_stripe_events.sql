@@ -128,13 +128,16 @@ language sql stable as $$
   select e.external_id is null or e.kind = 'organization' and not exists (select from meterbook.organization o where o.entity_id = e.id)
 $$;
 
-create function meterbook.lock_stripe_subscription(the_id text, event_at timestamptz)
+create function meterbook.lock_stripe_subscription(the_id text, event_at timestamptz, named text default null)
 returns table (seen_at timestamptz, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric, invoiced_starts_at timestamptz,
-               invoiced_ends_at timestamptz, subscription_id text, owner text, owner_is_gone boolean, cancels boolean, is_ours boolean)
+               invoiced_ends_at timestamptz, subscription_id text, owner text, owner_is_gone boolean, cancels boolean, is_ours boolean,
+               is_adopted boolean, named_at_stripe text)
 language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
 -- Events of a subscription are applied one at a time; what is known of it, read after the lock. `cancels`: our own word about its end, where Stripe
 -- has not heard it yet, or had not when it said this: an echo of an older one must not undo it. `is_ours`: it cancels because an organization pays.
+-- `named`: which of ours its metadata say it is; one that has no id at Stripe yet is meant (`is_adopted`), else `named_at_stripe` says which it has.
 begin
+  perform pg_advisory_xact_lock(5069, hashtext(named)) where named is not null;    -- of two at Stripe that name one of ours the second sees the first
   insert into meterbook.stripe_subscription (id) values (the_id) on conflict do nothing;
   perform from meterbook.stripe_subscription k where k.id = the_id for update;
   return query
@@ -144,10 +147,12 @@ begin
            select from meterbook.outbox o join meterbook.outbox_delivery d on d.outbox_id = o.id
            where o.kind = 'cancel_at_period_end' and o.payload ->> 'subscription' = s.id and coalesce(d.settled_at >= event_at or d.state = 'dead', true))
          then s.cancel_at_period_end end,
-         coalesce(s.cancelled_by_us, false)
+         coalesce(s.cancelled_by_us, false), coalesce(s.id = named and s.stripe_subscription is null, false),
+         (select b.stripe_subscription from meterbook.subscription b where b.id = named)
   from meterbook.stripe_subscription k
-  left join lateral (select b.* from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
-                     order by b.stripe_subscription = the_id desc nulls last, b.id limit 1) s on true
+  left join lateral (select b.* from meterbook.subscription b
+                     where b.stripe_subscription = the_id or b.id = the_id or (b.id = named and b.stripe_subscription is null)
+                     order by b.stripe_subscription = the_id desc nulls last, b.id = the_id desc, b.id limit 1) s on true
   left join meterbook.billing_entity e on e.id = s.owner_id
   where k.id = the_id;
 end $$;

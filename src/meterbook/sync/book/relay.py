@@ -15,15 +15,19 @@ from random import randrange
 from typing import Any
 
 from meterbook.book.in_thread_threads import in_thread
-from meterbook.core.deliveries import Delivery, Step, invoice_text, retry_after
+from meterbook.core.deliveries import Delivery, Step, invoice_text, retry_after, seat_steps
 from meterbook.core.ledgers import Relayed
-from meterbook.errors import CardDeclined, StripeRefused, StripeUnavailable
+from meterbook.core.plans import Catalog
+from meterbook.errors import BadEvent, CardDeclined, StripeRefused, StripeUnavailable, UnknownPlan
 from meterbook.stripe.gateway import InvoiceAsked, InvoiceSeen, StripeGateway
+from meterbook.stripe.subscriptions import seats_at_stripe
 from meterbook.sync.book.access import LedgerPool
 from meterbook.sync.postgres import deliveries
 
 Tell = Callable[[Delivery], Awaitable[None]]
-KINDS_OF_STRIPE = ("charge", "cancel_at_period_end", "cancel_now")
+KINDS_OF_STRIPE = ("charge", "cancel_at_period_end", "cancel_now", "seats")
+
+ENDED = ("canceled", "incomplete_expired")
 
 
 class LeaseLost(Exception):
@@ -35,6 +39,7 @@ class Relay:
     """The means to deliver: without a gateway nothing goes to Stripe, without `tell` no alert is told; both stay due."""
 
     pool: LedgerPool
+    catalog: Catalog
     gateway: StripeGateway | None
     tell: Tell | None
     at: Callable[[], datetime | None]
@@ -62,7 +67,7 @@ class Relay:
             return "lost"
         except StripeUnavailable as error:
             return self._postpone(delivery, str(error), is_stuck=error.is_answer)
-        except StripeRefused as error:
+        except (StripeRefused, UnknownPlan, BadEvent) as error:
             return self._postpone(delivery, str(error), is_stuck=True)
 
     def _deliver_kind(self, delivery: Delivery) -> str:
@@ -70,6 +75,8 @@ class Relay:
             return self._complete(delivery, self._bill(delivery, self.gateway))
         if delivery.kind == "cancel_at_period_end" and self.gateway is not None:
             return self._cancel(delivery, self.gateway)
+        if delivery.kind == "seats" and self.gateway is not None:
+            return self._set_seats(delivery, self.gateway)
         if delivery.kind == "cancel_now" and self.gateway is not None:
             return self._end(str(delivery.payload["stripe_subscription"]), delivery, self.gateway)
         if delivery.kind == "alert" and self.tell is not None:
@@ -145,16 +152,29 @@ class Relay:
 
     def _cancel(self, delivery: Delivery, gateway: StripeGateway) -> str:
         """What holds when it is delivered is sent, and if something else holds by then, sent again."""
-        if delivery.stripe_subscription is None or delivery.cancels is None:
+        if delivery.stripe_subscription is None or delivery.holds is None:
             return self._complete(delivery, "it has no subscription at Stripe")
         try:
-            in_thread(gateway.set_cancel_at_period_end, delivery.stripe_subscription, cancels=delivery.cancels)
+            in_thread(gateway.set_cancel_at_period_end, delivery.stripe_subscription, cancels=bool(delivery.holds))
         except StripeRefused:
             if not self._has_ended(delivery.stripe_subscription, gateway):
                 raise
             return self._complete(delivery, f"{delivery.stripe_subscription} has ended")
-        note = f"{delivery.stripe_subscription} {'ends with its period' if delivery.cancels else 'goes on'}"
-        return self._complete(delivery, note, sent=delivery.cancels)
+        note = f"{delivery.stripe_subscription} {'ends with its period' if delivery.holds else 'goes on'}"
+        return self._complete(delivery, note, sent=delivery.holds)
+
+    def _set_seats(self, delivery: Delivery, gateway: StripeGateway) -> str:
+        """Sets the quantity of the plan's item. What Stripe has now is looked at first: said again it changes nothing, and needs no key."""
+        at_stripe, seats = str(delivery.stripe_subscription), int(delivery.holds or 0)
+        said = in_thread(gateway.retrieve_subscription, at_stripe)
+        if said["status"] in ENDED:
+            return self._complete(delivery, f"{at_stripe} has ended")
+        seen = seats_at_stripe(said, self.catalog)
+        with self.pool.connection() as conn:
+            paid = deliveries.sum_seats_paid(conn, str(delivery.subscription), seen.since)
+        for quantity, is_charged in seat_steps(seen.quantity, paid, seats):
+            in_thread(gateway.set_quantity, at_stripe, seen.item, quantity, is_charged=is_charged)
+        return self._complete(delivery, f"{at_stripe} has {seats} seats", sent=seats)
 
     def _end(self, subscription: str, delivery: Delivery, gateway: StripeGateway) -> str:
         """A customer was deleted here: without proration, since what was used is billed by the close."""
@@ -167,11 +187,11 @@ class Relay:
 
     def _has_ended(self, subscription: str, gateway: StripeGateway) -> bool:
         seen = in_thread(gateway.retrieve_subscription, subscription)
-        return seen["status"] in ("canceled", "incomplete_expired")
+        return seen["status"] in ENDED
 
     # -------------------------------------------------------------------------------------------------------- what came of it
 
-    def _complete(self, delivery: Delivery, note: str | None, *, sent: bool | None = None) -> str:
+    def _complete(self, delivery: Delivery, note: str | None, *, sent: bool | int | None = None) -> str:
         with self.pool.connection() as conn:
             return deliveries.complete_delivery(conn, delivery, note, self.at(), sent=sent)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from meterbook.book.in_thread_threads import in_thread
 from meterbook.core.arguments import check_limit
+from meterbook.core.entries import check_text
 from meterbook.core.ledgers import DeliveryState, Relayed, StripeApplied, StripeEventState
 from meterbook.errors import (
     InProgress,
@@ -21,6 +22,7 @@ from meterbook.sync.book.access import LedgerAccess
 from meterbook.sync.book.relay import Relay, Tell
 from meterbook.sync.book.sweep import Failures, close_due
 from meterbook.sync.operations.apply_stripe_event import SETTLED, LookNeeded, Means, Outcome, apply_stripe_event
+from meterbook.sync.operations.set_seats import set_seats
 from meterbook.sync.postgres import billing, deliveries, stripe_events
 
 ROWS_PER_RELAY_MAX = 100
@@ -69,14 +71,35 @@ class StripeCalls(LedgerAccess):
         with self._pool.connection() as conn:
             return stripe_events.list_events(conn, state, limit)
 
+    def dismiss_stripe_event(self, event_id: str, *, reason: str) -> bool:
+        """An event that waits is to have no effect, because an operator says so: kept, ignored, with the reason. False: it does not wait.
+
+        Raises `UnknownEvent`.
+        """
+        arguments = {"id": event_id, "why": check_text("reason", reason), "at": self._at()}
+        with self._pool.connection() as conn:
+            was = stripe_events.change(conn, "dismiss_event", arguments)
+        if was is None:
+            raise UnknownEvent(f"no event {event_id} was received")
+        return was not in SETTLED
+
     # --------------------------------------------------------------------------------------------------------------- outbox
+
+    def set_seats(self, subscription: str, seats: int) -> None:
+        """Has Stripe told, by the outbox, how many seats a subscription is to have; its own word then brings them here.
+
+        More are charged at once; fewer cost less from the next period on and keep this one's allowance. What holds when it is delivered is
+        sent, so that quick changes converge. Raises `UnknownEntity`, `SeatsRefused`, `InvalidUsage`.
+        """
+        with self._pool.connection() as conn:
+            set_seats(conn, subscription, seats, self._catalog, self._at())
 
     def relay(self, *, tell: Tell | None = None, rows_max: int = ROWS_PER_RELAY_MAX) -> Relayed:
         """Delivers what is due: charges as invoices, cancellations, and alerts to `tell`. Two at once deliver each row once.
 
         Without a Stripe account (`meterbook.open(stripe=…)`) what is Stripe's stays due.
         """
-        return Relay(self._pool, self._gateway, tell, self._at).run(rows_max)
+        return Relay(self._pool, self._catalog, self._gateway, tell, self._at).run(rows_max)
 
     def deliveries(
         self, entity: str | None = None, *, state: str | None = None, limit: int = ROWS_PER_RELAY_MAX

@@ -16,7 +16,7 @@ from meterbook.core.ledgers import Billed
 from meterbook.core.plans import Catalog
 from meterbook.errors import LedgerUnavailable, MeterbookError
 from meterbook.sync.operations.bill_threshold import bill_threshold, claim_alerts, lock_running_period
-from meterbook.sync.operations.close_period import Outcome, fence_period, seal_period
+from meterbook.sync.operations.close_period import Outcome, fence_due_period, fence_period, seal_period
 from meterbook.sync.postgres import billing
 
 ENTITIES_PER_ROUND_MAX = 500
@@ -114,9 +114,11 @@ def _close_kept(
 def close_period(
     conn: Connection[Any], entity_id: int, period_id: int, catalog: Catalog, at: datetime | None
 ) -> Outcome:
-    """Two transactions: the fence is committed before the seal looks at what is there."""
-    with conn.transaction():
-        fenced = fence_period(conn, entity_id, period_id, catalog, at)
+    """Two transactions: the fence is committed before the seal looks at what is there. `conn` is in autocommit."""
+    fenced = fence_due_period(conn, entity_id, period_id, catalog, at)
+    if fenced == "undecided":
+        with conn.transaction():
+            fenced = fence_period(conn, entity_id, period_id, catalog, at)
     if fenced != "fenced":
         return fenced
     with conn.transaction():

@@ -125,9 +125,10 @@ def _apply_to_money(
 
 
 def _put(conn: Connection[Any], event: Event, said: PutSubscription, means: Means) -> Outcome:
-    known = stripe_events.lock_subscription(conn, said.subscription, event.created_at)
+    known = stripe_events.lock_subscription(conn, said.subscription, event.created_at, said.named)
     if known.owner_is_gone:
         return _concerns_nobody(conn, event)
+    _check_named(conn, said, known)
     seen = None if known.seen_at is None else Order(known.seen_at, known.seen_rank, known.seen_event)
     if seen is not None and said.order.is_tied_with(seen) and means.can_look:
         return _put_newest(conn, _as_fetched(event, said, means), known, means)
@@ -164,10 +165,11 @@ def _put_newest(conn: Connection[Any], said: PutSubscription, known: KnownSubscr
         and not said.has_ended
     ):
         starts_at, ends_at = known.invoiced_starts_at, known.invoiced_ends_at
-    if known.is_ours and known.cancels is None and not said.cancel_at_period_end and not said.has_ended:
+    takes_back = known.is_ours and known.cancels is None and not said.cancel_at_period_end and not said.has_ended
+    if takes_back and not known.is_adopted:
         stripe_events.change(conn, "disown_cancellation", {"subscription": known.subscription_id})
     terms = SubscriptionTerms(
-        id=known.subscription_id or said.subscription,
+        id=known.subscription_id or said.named or said.subscription,
         owner=owner,
         plan=said.plan,
         status=said.status,
@@ -184,6 +186,9 @@ def _put_newest(conn: Connection[Any], said: PutSubscription, known: KnownSubscr
         stripe_subscription=said.subscription,
     )
     put_subscription(conn, terms, means.catalog, means.at)
+    if known.is_adopted:
+        arguments = {"subscription": known.subscription_id, "at": means.at}
+        stripe_events.change(conn, "tell_cancellation_again", arguments)
     _store_limit(conn, owner, said.monthly_price, known.monthly_price, means)
     _note_newest(conn, said.subscription, said.order, said.owner.text, said.monthly_price)
     return Outcome("applied", (f"{owner}: {said.plan} × {said.seats}, {said.status}",))
@@ -251,6 +256,22 @@ def _renew(conn: Connection[Any], event: Event, effect: RenewPeriod, means: Mean
 
 
 # -------------------------------------------------------------------------------------------------------------- whose it is
+
+
+def _check_named(conn: Connection[Any], said: PutSubscription, known: KnownSubscription) -> None:
+    """What the metadata name is one, and the same owner's: else two would bill, or credits pass on. Raises `AttributionUnavailable`."""
+    if said.named is None:
+        return
+    if known.subscription_id not in (None, said.named):
+        raise AttributionUnavailable(
+            f"its metadata name {said.named!r}, and {said.subscription} is known as {known.subscription_id!r}"
+        )
+    if known.named_at_stripe not in (None, said.subscription):
+        raise AttributionUnavailable(f"its metadata name {said.named!r}, which is {known.named_at_stripe} at Stripe")
+    if known.is_adopted and said.owner.text is not None:
+        owner = _named_owner(conn, said.owner)
+        if owner != known.owner:
+            raise AttributionUnavailable(f"its metadata name {said.named!r}, which is {known.owner}'s, and {owner}")
 
 
 def _owner_of(conn: Connection[Any], said: OwnerSaid, known: KnownSubscription) -> str:

@@ -11,6 +11,7 @@ from meterbook.core.entries import check_text
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import report
 from meterbook.errors import UnsettledMoney
+from meterbook.sync.operations.wait_for_events import unless_an_event_waits
 from meterbook.sync.postgres import reading
 from meterbook.sync.postgres.customers import change_customers
 
@@ -30,7 +31,7 @@ def delete_organization(conn: Connection[Any], organization: str, catalog: Catal
 
 
 def _refuse_unsettled(conn: Connection[Any], entity: str, catalog: Catalog, at: datetime | None) -> None:
-    """Money that couldn't be addressed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
+    """Money that couldn't be billed at the close would be lost with the name. What runs is cut now, and its credits judged now."""
     for period in reading.list_periods(conn, entity, at):
         if period.state == "closed":
             continue
@@ -38,6 +39,7 @@ def _refuse_unsettled(conn: Connection[Any], entity: str, catalog: Catalog, at: 
         if facts is None:
             continue
         cut_at = min(facts.at, facts.period.ends_at)
-        reason = final_bill(report(facts, catalog.plan(period.plan)), catalog, cut_at).reason
+        usage = report(facts, catalog.plan(period.plan))
+        reason = (unless_an_event_waits(conn, usage, final_bill(usage, catalog, cut_at))).reason
         if reason is not None:
-            raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be addressed: {reason}")
+            raise UnsettledMoney(f"{entity} owes money for period {period.id} that can't be billed: {reason}")

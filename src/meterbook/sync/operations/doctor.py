@@ -93,4 +93,7 @@ def _ledger(ledger: Mapping[str, Any], clock: datetime, at: datetime | None) -> 
     waiting = ledger["stripe_events_waiting"]
     yield _finding("Stripe events waiting", waiting, waiting == 0,
                    "meterbook stripe events --state failed says why; mended, meterbook stripe replay --failed applies them")  # fmt: skip
+    twice = ledger["subscriptions_twice"]
+    yield _finding("subscriptions twice", twice, twice == 0,
+                   "one that is known by two ids may bill twice: cancel what Stripe does not tell of (docs/guides/stripe.md)")  # fmt: skip
     yield Finding("key conflicts noted", str(ledger["conflicts"]), True, "")  # noqa: FBT003

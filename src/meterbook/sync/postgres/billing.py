@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
@@ -57,11 +57,12 @@ def lock_period(conn: Connection[Any], entity_id: int, period_id: int) -> str:
 
 
 class LockedPeriod(NamedTuple):
-    """A period under its lock: the state of its row, and what is known of it; `corrections` of one that is being sealed."""
+    """A period under its lock: the state of its row, and what is known of it; the last two of one that is being sealed."""
 
     state: str | None
     facts: PeriodFacts | None
     corrections: tuple[CorrectedDay, ...] = ()
+    event_waits: bool = False
 
 
 def lock_and_read_period(
@@ -87,26 +88,30 @@ def _locked(said: Mapping[str, Any]) -> LockedPeriod:
             CorrectedDay(day, here, Decimal(amount), Decimal(negative))
             for day, here, amount, negative in said.get("corrections") or ()
         ),
+        said.get("event_waits", False),
     )
+
+
+def event_waits(conn: Connection[Any], entity_id: int, period_id: int) -> bool:
+    """Whether Stripe told something of its subscription that could not be applied."""
+    return bool(_scalar(conn, "event_waits", {"entity_id": entity_id, "period_id": period_id}))
 
 
 def write_bill(conn: Connection[Any], facts: PeriodFacts, kind: str, bill: Bill, overage: Decimal) -> None:
-    _scalar(
-        conn,
-        "write_charge",
-        {
-            "entity_id": facts.entity_id,
-            "period_id": facts.period.id,
-            "kind": kind,
-            "charged": bill.charged_cents,
-            "credits": bill.credits_cents,
-            "written_off": bill.written_off_cents,
-            "overage": overage,
-            "grant_ids": [spend.grant_id for spend in bill.spends],
-            "grant_cents": [spend.cents for spend in bill.spends],
-            "at": facts.at,
-        },
-    )
+    _scalar(conn, "write_charge", _bill_arguments(facts, bill) | {"kind": kind, "overage": overage})
+
+
+def _bill_arguments(facts: PeriodFacts, bill: Bill) -> dict[str, Any]:
+    return {
+        "entity_id": facts.entity_id,
+        "period_id": facts.period.id,
+        "charged": bill.charged_cents,
+        "credits": bill.credits_cents,
+        "written_off": bill.written_off_cents,
+        "grant_ids": [spend.grant_id for spend in bill.spends],
+        "grant_cents": [spend.cents for spend in bill.spends],
+        "at": facts.at,
+    }
 
 
 def grant_credit(
@@ -162,8 +167,21 @@ def unfence_period(conn: Connection[Any], entity_id: int, period_id: int, reason
     _scalar(conn, "unfence_period", {"entity_id": entity_id, "period_id": period_id, "reason": reason, "at": at})
 
 
-def seal_period(conn: Connection[Any], arguments: Mapping[str, Any]) -> None:
-    _scalar(conn, "seal_period", arguments)
+def fence_due_period(
+    conn: Connection[Any], entity_id: int, period_id: int, grace: timedelta, at: datetime | None
+) -> Literal["fenced", "nothing_to_do", "undecided"]:
+    """A transaction of its own, so that the seal looks at what is there after its commit."""
+    arguments = {"entity_id": entity_id, "period_id": period_id, "grace": grace, "at": at}
+    outcome: Literal["fenced", "nothing_to_do", "undecided"] = _scalar(conn, "fence_due_period", arguments)
+    return outcome
+
+
+def charge_and_seal_period(
+    conn: Connection[Any], facts: PeriodFacts, bill: Bill, given_back_cents: int, figures: Mapping[str, Decimal]
+) -> None:
+    """`figures`: baseline, refresh, effective, overage."""
+    said = _bill_arguments(facts, bill) | {"given_back": given_back_cents, **figures}
+    _scalar(conn, "charge_and_seal_period", said)
 
 
 def list_corrections(conn: Connection[Any], entity_id: int, period_id: int) -> list[CorrectedDay]:

@@ -4,6 +4,7 @@
 from typing import Any
 
 from psycopg import Connection
+from psycopg.rows import scalar_row
 
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
@@ -11,8 +12,9 @@ from meterbook.postgres.statements import statements_beside
 SQL = statements_beside(__file__)
 
 
-def change_customers(conn: Connection[Any], statement: str, arguments: dict[str, Any]) -> None:
-    """`statement`: a name of customers.sql. Raises `UnknownEntity`, `MembershipRefused`, `InvalidUsage`."""
+def change_customers(conn: Connection[Any], statement: str, arguments: dict[str, Any]) -> Any:
+    """`statement`: a name of customers.sql; gives what it gives. Raises `UnknownEntity`, `MembershipRefused`, `InvalidUsage`."""
     with refusals():
-        with conn.cursor() as cursor:
+        with conn.cursor(row_factory=scalar_row) as cursor:
             cursor.execute(SQL[statement], arguments)
+            return cursor.fetchone()

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row, scalar_row, tuple_row
+from psycopg.types.json import Jsonb
 
 from meterbook.core.deliveries import Delivery, Step
 from meterbook.postgres.refusals import refusals
@@ -39,10 +40,19 @@ def begin_step(
 
 
 def complete_delivery(
-    conn: Connection[Any], delivery: Delivery, note: str | None, at: datetime | None, *, sent: bool | None = None
+    conn: Connection[Any],
+    delivery: Delivery,
+    note: str | None,
+    at: datetime | None,
+    *,
+    sent: bool | int | None = None,
 ) -> str:
     """`delivered`, `again` (what was `sent` no longer holds) or `lost`."""
-    return str(_said(conn, "complete_delivery", delivery, {"note": note, "sent": sent, "at": at}))
+    return str(
+        _said(
+            conn, "complete_delivery", delivery, {"note": note, "sent": None if sent is None else Jsonb(sent), "at": at}
+        )
+    )
 
 
 def postpone_delivery(
@@ -64,6 +74,14 @@ def redrive_delivery(conn: Connection[Any], outbox_id: int, at: datetime | None)
             cursor.execute(SQL["redrive_delivery"], {"id": outbox_id, "at": at})
             (outcome,) = cursor.fetchone() or ("unknown",)
     return str(outcome)
+
+
+def sum_seats_paid(conn: Connection[Any], subscription: str, since: datetime) -> int:
+    """The most seats that were in force in the period at Stripe that began at `since`."""
+    with refusals():
+        with conn.cursor(row_factory=scalar_row) as cursor:
+            cursor.execute(SQL["sum_seats_paid"], {"subscription": subscription, "since": since})
+            return int(cursor.fetchone() or 0)
 
 
 def _said(conn: Connection[Any], statement: str, delivery: Delivery, arguments: Mapping[str, Any]) -> Any:
