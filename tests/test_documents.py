@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+import meterbook
+from meterbook import errors
+
 if TYPE_CHECKING:
     from meterbook.book import Book
 
@@ -78,3 +81,20 @@ async def test_pythons_example_of_an_own_transaction_runs(root: Path, book: "Boo
 def test_the_documents_that_the_readme_promises_are_there(root: Path, name: str) -> None:
     """A newcomer's path has no hole."""
     assert (root / "docs" / name).stat().st_size > 500
+
+
+def test_every_promised_call_is_in_the_reference(root: Path) -> None:
+    """Whoever calls the Book from Python finds each of its calls in docs/reference/python.md."""
+    text = (root / "docs/reference/python.md").read_text()
+    calls = [
+        name for name in dir(meterbook.Book) if not name.startswith("_") and callable(getattr(meterbook.Book, name))
+    ]
+    assert [name for name in calls if not re.search(rf"`{name}[(`]", text)] == []
+
+
+def test_every_error_is_in_the_reference(root: Path) -> None:
+    """Each class that is raised, with its code, is in docs/reference/errors.md; those that only gather others needn't be."""
+    text = (root / "docs/reference/errors.md").read_text()
+    raised = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.MeterbookError)]
+    gathering = {errors.MeterbookError, errors.InvalidRequest, errors.Unavailable}
+    assert [one.__name__ for one in raised if one not in gathering and f"`{one.__name__}`" not in text] == []

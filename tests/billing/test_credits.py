@@ -175,6 +175,34 @@ async def test_a_grant_that_passed_on_and_expires_is_told_to_its_new_owner(book:
     assert await alerts(book, "organization:o") == ["limit_100"]
 
 
+async def test_what_a_close_spends_lowers_the_limit_and_is_told(book: Book, clock: Clock) -> None:
+    """50 effective of 30 + 50; P1's close spends 40 of the credit: 50 of 40, told though nothing was used since."""
+    await pays(book, "user:u")
+    await grant(book, "g", "50")
+    await use(book, "u", "70.25")
+    clock.now = P1[1]
+    await use(book, "u", "50.25")
+    await book.sweep()
+    assert await alerts(book, "user:u") == []
+    clock.now += timedelta(hours=1)
+    assert (await book.sweep()).closed == 1
+    assert ((await book.usage("user:u")).limit, await alerts(book, "user:u")) == (40, ["limit_100"])
+
+
+async def test_credits_that_go_lower_the_old_owners_limit_and_it_is_told(book: Book) -> None:
+    """130 effective of 125 + 50; the lesser of two subscriptions passes on and takes the 50 along: 130 of 125."""
+    await pays(book, "user:u", "pro_25000")
+    await pays(book, "user:u", id="lesser")
+    await grant(book, "g", "50")
+    await use(book, "u", "131")
+    await book.sweep()
+    assert await alerts(book, "user:u") == []
+    await book.put_organization("o", owner="w")
+    await pays(book, "organization:o", id="lesser")
+    await book.sweep()
+    assert ((await book.usage("user:u")).limit, await alerts(book, "user:u")) == (125, ["limit_100"])
+
+
 @pytest.mark.parametrize("grant_id", ["close:1:1", "correction:x", "moved:1:1"])
 async def test_the_names_of_our_own_grants_are_reserved(book: Book, grant_id: str) -> None:
     """§3.7: a grant of that name would stand where what a correction gives back belongs."""

@@ -12,8 +12,11 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
+from meterbook import load_catalog
 from meterbook.book import Book
-from tests.bills import check_books, invoices, pays, period_id, somebody_waits
+from meterbook.errors import TransactionConflict
+from meterbook.operations.bill_threshold import bill_threshold, lock_running_period
+from tests.bills import balance, check_books, invoices, pays, period_id, somebody_waits
 from tests.conftest import Clock
 from tests.ledger import P1, P2, query, use, utc
 from tests.races.playing import LEVELS, connected, insist, said
@@ -176,3 +179,34 @@ async def test_two_who_change_the_same_people_wait_for_each_other_in_one_order(
             await somebody_waits(database_url, len(waiting))
         await holder.rollback()
     assert "40P01" not in await asyncio.gather(*waiting)
+
+
+async def test_a_grant_made_while_two_periods_are_billed_is_spent_once(
+    book: Book, clock: Clock, database_url: str
+) -> None:
+    """The seal of P1 found no grant to lock; one is made; P2's threshold has spent it and not committed when the seal decides. The seal
+    waits for it, is undone, and the next sweep charges what the grant no longer pays.
+    """
+    catalog = load_catalog()
+    await pays(book, "user:u")
+    await use(book, "u", "50.25")
+    clock.now = AFTER
+    await use(book, "u", "140.25")
+    ((entity_id,),) = query(database_url, "select meterbook.entity_id_of('user:u')")
+    async with connected(database_url) as holder, connected(database_url) as other:
+        await holder.execute(
+            "lock table meterbook.late_entry in access exclusive mode"
+        )  # the fold of the seal stops there
+        closing = asyncio.create_task(book.close("user:u"))
+        await somebody_waits(database_url)
+        await book.grant_credit("user:u", amount="20", grant_id="g")
+        billed = await bill_threshold(other, await lock_running_period(other, entity_id, catalog, clock.now), catalog)
+        assert (billed.charged_cents, billed.credits_cents) == (9_000, 2_000)
+        await holder.rollback()
+        await somebody_waits(database_url)
+        await other.commit()
+        with pytest.raises(TransactionConflict):
+            await closing
+    assert (await book.sweep()).closed == 1
+    assert (await invoices(book), await balance(book, "user:u")) == ([9_000, 2_000], 0)
+    await check_books(book, database_url)

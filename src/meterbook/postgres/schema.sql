@@ -1740,9 +1740,12 @@ CREATE FUNCTION meterbook.move_credits(from_entity bigint, to_entity bigint, at 
 declare
   g record;
   moved bigint;
+  ours  bigint[] := array(select c.id from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update);
 begin
-  perform from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update;
-  for g in select * from meterbook.grants_of(from_entity) x where x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id loop
+  for g in      -- one that is made at this moment is not ours, and stays
+    select * from meterbook.grants_of(from_entity) x
+    where x.id = any (ours) and x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id
+  loop
     insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at)
     values (to_entity, 'moved:' || from_entity || ':' || g.id, g.remaining, g.source, g.priority, g.expires_at, g.granted_at)
     on conflict do nothing returning id into moved;
@@ -1751,6 +1754,7 @@ begin
       perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
+  perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
 end $$;
 
 CREATE FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
@@ -3212,15 +3216,22 @@ end $$;
 CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$
--- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
+-- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3). A grant that was made after lock_period
+-- looked for some to lock may be somebody else's by now, who bills another period: it is locked here, and what was decided is undone if it is spent.
 declare charge_id bigint;
 begin
   perform meterbook.permitted(write_charge.at);
+  perform from meterbook.credit_grant g where g.entity_id = the_entity and g.id = any (grant_ids) order by g.id for update;
+  if exists (select from unnest(grant_ids, grant_cents) u(grant_id, cents) join meterbook.grants_of(the_entity) g on g.id = u.grant_id where g.remaining < u.cents) then
+    raise exception using errcode = 'serialization_failure', message = 'credit that was to pay this has been spent meanwhile', hint = 'Bill it again.';
+  end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
   select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  perform meterbook.look_again(the_entity, write_charge.at) where the_kind = 'final' and credits > 0;    -- the limit of the next period falls
   if charged > 0 then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
@@ -4861,6 +4872,8 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.standing(s meterbook.subscription) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 

@@ -96,9 +96,12 @@ language plpgsql as $$
 declare
   g record;
   moved bigint;
+  ours  bigint[] := array(select c.id from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update);
 begin
-  perform from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update;
-  for g in select * from meterbook.grants_of(from_entity) x where x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id loop
+  for g in      -- one that is made at this moment is not ours, and stays
+    select * from meterbook.grants_of(from_entity) x
+    where x.id = any (ours) and x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id
+  loop
     insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at)
     values (to_entity, 'moved:' || from_entity || ':' || g.id, g.remaining, g.source, g.priority, g.expires_at, g.granted_at)
     on conflict do nothing returning id into moved;
@@ -107,6 +110,7 @@ begin
       perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
+  perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
 end $$;
 
 create function meterbook.put_subscription(

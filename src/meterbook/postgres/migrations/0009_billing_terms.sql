@@ -307,15 +307,21 @@ end $$;
 
 create function meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric,
                                        grant_ids bigint[], grant_cents bigint[], at timestamptz) returns bigint
-language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
+language plpgsql security definer set search_path = meterbook, pg_temp set lock_timeout = '5s' as $$
+-- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3). A grant that was made after lock_period
+-- looked for some to lock may be somebody else's by now, who bills another period: it is locked here, and what was decided is undone if it is spent.
 declare charge_id bigint;
 begin
   perform meterbook.permitted(write_charge.at);
+  perform from meterbook.credit_grant g where g.entity_id = the_entity and g.id = any (grant_ids) order by g.id for update;
+  if exists (select from unnest(grant_ids, grant_cents) u(grant_id, cents) join meterbook.grants_of(the_entity) g on g.id = u.grant_id where g.remaining < u.cents) then
+    raise exception using errcode = 'serialization_failure', message = 'credit that was to pay this has been spent meanwhile', hint = 'Bill it again.';
+  end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
   select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  perform meterbook.look_again(the_entity, write_charge.at) where the_kind = 'final' and credits > 0;    -- the limit of the next period falls
   if charged > 0 then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
