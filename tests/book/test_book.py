@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import meterbook
 import meterbook.sync.book
@@ -115,6 +116,22 @@ async def test_bad_input_of_any_kind_writes_nothing(book: Book, database_url: st
             await book.record_many([good, good | wrong])
         assert [problem.index for problem in refused.value.problems] == [1]
     assert count(database_url) == count(database_url, "event_key") == count(database_url, "actor") == 0
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_another_default_isolation_of_the_server_changes_nothing(database_url: str, isolation: str) -> None:
+    """A database or role may have any: folding goes on, and eight at once with one key are told apart, none has to try again."""
+    escaped = isolation.replace(" ", r"\ ")
+    url = make_conninfo(database_url, options=f"-c default_transaction_isolation={escaped}")
+    async with meterbook.open(url) as book:
+        replies = await asyncio.gather(
+            *(book.record_cumulative("u", request="r", total=n, source="s", description="m") for n in range(1, 9))
+        )
+        assert sum(reply.amount for reply in replies) == 8
+        assert (await book.compact()).deltas > 0
+        await book.sweep()
+        assert await book.verify() == []
+    assert (sums(database_url), count(database_url, "usage_delta")) == ({"user:u": Decimal(8)}, 0)
 
 
 async def test_a_ledger_that_is_not_there_is_said_so(empty_database_url: str) -> None:

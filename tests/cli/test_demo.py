@@ -1,6 +1,7 @@
 """``meterbook demo``: what a newcomer sees first."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,12 @@ def test_playing_the_month_again_adds_nothing(newcomer: Program, first: Done) ->
     assert again["played"]["conflicts"] == 12
     assert sum(Decimal(each["total"]) for each in again["by_entity"]) == Decimal(again["total"])
     assert f"{again['total']} in all" in first.out
+
+
+def test_a_catalog_is_never_ignored(newcomer: Program, tmp_path: Path) -> None:
+    """Unknown is an error, never a default: neither is a catalog that can't be read, where the demo would do without."""
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[plans.pro]\nprice = 20\n")
+    done = newcomer("check", "ida", "--demo", "--catalog", str(broken))
+    assert done.code != 0
+    assert "plans.free: missing" in done.err

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from tests.cli.commands import ON_ONE_SERVER, Program
+from tests.ledger import query
 
 pytestmark = ON_ONE_SERVER
 
@@ -103,6 +104,19 @@ def test_compacting_changes_no_figure(three_entries: Program) -> None:
     assert three_entries("usage", "user:ada", "--json").out == before
     clean = three_entries("verify", "--json")
     assert (clean.code, clean.data) == (0, {"differences": [], "unprovable": 0})
+
+
+def test_what_verify_advises_is_there_and_mends(three_entries: Program) -> None:
+    """A rollup that was changed by hand is named, with the command that derives it anew; entries stay."""
+    assert three_entries("compact").code == 0
+    query(str(three_entries.url), "update meterbook.usage_rollup set amount = amount + 1 where grain = 'total'")
+    found = three_entries("verify")
+    assert found.code == 1
+    assert "meterbook rebuild ENTITY" in found.out
+    mended = three_entries("rebuild", "user:ada", "--json")
+    assert (mended.code, mended.data["differences"]) == (0, [])
+    assert mended.data["rollups"] > 0
+    assert three_entries("rebuild", "user:nobody").code == 2
 
 
 @pytest.mark.parametrize("width", ["80", "120"])

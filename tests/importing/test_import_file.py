@@ -167,6 +167,14 @@ async def test_rows_that_the_ledger_refuses_are_listed_too(book: Book, rejects: 
     ]
 
 
+async def test_a_payer_that_nobody_can_be_is_one_bad_row(book: Book, rejects: Path) -> None:
+    """`user:#7` is how one that was erased is shown: no trying again mends that row, and the others of its batch land."""
+    rows = b"".join(b"ada,workflow,gpt-4o,0.01,%b\n" % (b"user:#7" if n == 3 else b"") for n in range(250))
+    report = await import_bytes(book, b"actor,source,description,amount,entity\n" + rows, rejects)
+    assert counts(report) == (249, 0, 0, 1)
+    assert rejected(rejects) == [("5", "unknown_entity", "ada,workflow,gpt-4o,0.01,user:#7")]
+
+
 async def test_mended_rows_land_and_the_others_are_replayed(book: Book, rejects: Path) -> None:
     """And the rejects of the run before are gone: the file says what is still open, or is not there."""
     await import_bytes(book, HEADER + b"u,s,d,1\nu,s,d,x\n", rejects)

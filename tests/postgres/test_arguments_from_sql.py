@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from tests.ledger import count, query
+from tests.ledger import amounts, count, query
 
 ONE = {
     "keys": "array[gen_random_uuid()]",
@@ -82,8 +82,8 @@ def test_no_arrays_record_nothing(database_url: str) -> None:
 
 
 def test_nobody_without_a_name_is_made_known(database_url: str) -> None:
-    """attribute makes no surrogate of null or of an empty name."""
-    query(database_url, "select meterbook.attribute(array[null, '', 'ada'])")
+    """attribute makes no surrogate of null, of an empty name, or of how one that was erased is shown."""
+    query(database_url, "select meterbook.attribute(array[null, '', '#7', 'ada'], array['user:#8'])")
     assert query(database_url, "select external_id from meterbook.actor") == [("ada",)]
 
 
@@ -94,6 +94,30 @@ def test_a_running_total_of_no_request_or_no_amount_is_refused(database_url: str
     with pytest.raises(psycopg.DatabaseError, match="needs the request"):
         query(database_url, f"select meterbook.record_cumulative({request_id}, 'ada', {total}, 'workflow', 'gpt-4o')")
     assert count(database_url) == count(database_url, "cumulative_request") == 0
+
+
+@pytest.mark.parametrize("total", ["-5", "-0.1", "0.0000000000001", "'-Infinity'"])
+def test_a_running_total_is_money_also_where_it_does_not_rise(database_url: str, total: str) -> None:
+    """§2: negative or too fine is refused, not `unchanged`: whoever sends it has a mistake to find."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    for _ in range(2):
+        with pytest.raises(psycopg.DatabaseError, match="is no running total"):
+            query(database_url, f"select meterbook.record_cumulative('req', 'ada', {total}, 'workflow', 'gpt-4o')")
+        query(database_url, "select meterbook.record_cumulative('req', 'ada', 5, 'workflow', 'gpt-4o')")
+    assert amounts(database_url) == [5]
+
+
+@pytest.mark.parametrize(("amount", "reason"), [("0", "'x'"), ("null", "'x'"), ("-1", "null"), ("-1", "''")])
+def test_a_correction_of_nothing_or_for_no_reason_is_refused(database_url: str, amount: str, reason: str) -> None:
+    """§3.7: from SQL as from Python; nothing is written, not even a key."""
+    query(database_url, "select meterbook.attribute(array['ada'])")
+    call(database_url, keys="array[meterbook.event_key('k')]", amounts="array[5]")
+    with pytest.raises(psycopg.DatabaseError, match="other than 0, and a reason"):
+        query(
+            database_url,
+            f"select meterbook.correct_entry(meterbook.event_key('k'), {amount}, {reason}, gen_random_uuid())",
+        )
+    assert count(database_url) == count(database_url, "event_key") == 1
 
 
 @pytest.mark.parametrize(
@@ -131,6 +155,8 @@ def test_an_event_key_that_is_none_makes_no_key(database_url: str, key: str) -> 
         ({"entities": "array['']"}, "unknown_entity"),
         ({"entities": "array['team:x']"}, "unknown_entity"),
         ({"entities": "array['user:']"}, "unknown_entity"),
+        ({"actors": "array['#99999']"}, "invalid_actor"),
+        ({"entities": "array['user:#99999']"}, "unknown_entity"),
         ({"entities": "array['user:new']"}, "unattributed"),
     ],
 )

@@ -29,6 +29,14 @@ PRIVILEGES = """
 select c.oid::regclass::text, lower(a.privilege_type) from pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
 where c.relnamespace = 'meterbook'::regnamespace and c.relkind in ('r', 'p') and a.grantee = %s
 """
+CALLED_WITHOUT_PRIVILEGE = r"""
+select r.rolname, p.proname, q.proname from pg_proc p
+cross join lateral regexp_matches(p.prosrc, 'meterbook\.([a-z_]+)\s*\(', 'g') m(name)
+join pg_proc q on q.pronamespace = p.pronamespace and q.proname = m.name[1]
+join pg_roles r on r.rolname in ('meterbook_writer', 'meterbook_reader', 'meterbook_importer')
+where p.pronamespace = 'meterbook'::regnamespace and not p.prosecdef and has_function_privilege(r.oid, p.oid, 'execute')
+  and not has_function_privilege(r.oid, q.oid, 'execute') order by 1, 2, 3
+"""
 
 
 @contextmanager
@@ -244,6 +252,11 @@ async def test_partitions_of_later_months_are_the_readers_too(database_url: str,
         async with meterbook.open(url) as book:
             assert (await book.entries("user:ada")).entries
             assert await book.verify() == []
+
+
+def test_who_may_call_a_function_may_call_what_it_calls(database_url: str) -> None:
+    """With the caller's privileges: a planner that inlines hides what is missing, and the server of another version refuses every read."""
+    assert query(database_url, CALLED_WITHOUT_PRIVILEGE) == []
 
 
 async def test_a_reader_reads_all_that_is_open_and_is_told_when_it_is_not(database_url: str, clock: Clock) -> None:

@@ -55,6 +55,7 @@ from meterbook.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.migrate import check_ledger, find_settled, list_pending, migrate
 from meterbook.postgres.refusals import connecting_advice, refusals
+from meterbook.postgres.sessions import read_committed
 from meterbook.stripe.gateway import StripeAccount
 
 CONNECTIONS_MAX = 10
@@ -131,6 +132,7 @@ async def _open_at(
         min_size=1,
         max_size=connections_max,
         open=False,
+        configure=read_committed,
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:

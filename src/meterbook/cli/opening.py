@@ -52,7 +52,7 @@ def stripe_api_base() -> str | None:
 @asynccontextmanager
 async def open_demo(session: Session, clock: DemoClock) -> AsyncIterator[Book]:
     """In a folder of its own, never where METERBOOK_URL points: nobody's real ledger gets made-up rows."""
-    async with meterbook.open(None, clock=clock, home=session.home / DEMO_FOLDER) as book:
+    async with meterbook.open(None, catalog=session.catalog, clock=clock, home=session.home / DEMO_FOLDER) as book:
         yield book
 
 

@@ -35,8 +35,24 @@ async def verify(
         for difference in differences[:DIFFERENCES_SHOWN_MAX]:
             on.print(str(difference), soft_wrap=True)
         on.print(
-            f"{len(differences):,} differences; the entries are what counts, `meterbook rebuild` derives the rest anew"
+            f"{len(differences):,} differences; the entries are what counts: `meterbook rebuild ENTITY` derives its rollups anew"
         )
     if unprovable and not session.json:
         console().print(f"{counted(unprovable)} of erased persons: who acted can't be proven any more, the rest was")
+    return Exit.FINDINGS if differences else Exit.DONE
+
+
+@command(app, "rebuild")
+async def rebuild(
+    session: Session,
+    entity: Annotated[str, typer.Argument(help="user:ID or organization:ID.", show_default=False)],
+) -> Exit:
+    """Derive an entity's totals anew from its entries, which stay as they are; exit code 1 if `verify` still finds something."""
+    async with open_book(session) as book:
+        made = await book.rebuild(entity)
+        differences = await book.verify(entity)
+    if session.json:
+        print(json_text({"rollups": made, "differences": differences}))
+    else:
+        console().print(f"{made:,} rollups derived anew, {len(differences):,} differences left")
     return Exit.FINDINGS if differences else Exit.DONE

@@ -284,7 +284,7 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '2s'
     SET jit TO 'off'
-    AS $$
+    AS $_$
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
@@ -300,7 +300,8 @@ begin
   for name in
     select distinct u.name from (select unnest(actors) union
       select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
-    where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
+    where u.name <> '' and u.name !~ '^#[0-9]+$'      -- nobody, or how one that was erased is shown
+      and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);
   end loop;
@@ -318,7 +319,7 @@ begin
   if payers is not null then
     perform meterbook.open_periods(payers, moment);
   end if;
-end $$;
+end $_$;
 
 CREATE FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -592,6 +593,10 @@ declare
   violated text;
   own_day integer;
 begin
+  if coalesce(amount, 0) = 0 or coalesce(reason, '') = '' then
+    raise exception using errcode = 'MB050', message = 'a correction has an amount other than 0, and a reason',
+      hint = 'Pass what is to be added to the entry, negative to take back, and why.';
+  end if;
   select k.* into first from meterbook.event_key k where k.key = correct_entry.entry;
   if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
   name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
@@ -2448,6 +2453,10 @@ begin
     raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
       hint = 'Pass request and total: the amount so far of everything that this request has used.';
   end if;
+  if total < 0 or total <> round(total, 12) then
+    raise exception using errcode = 'MB050', message = format('%s is no running total: it is negative, or has more than 12 decimal places', total),
+      hint = 'Pass the amount so far; to take usage back is a correction.';
+  end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
   select a.* into acting from meterbook.actor a where a.external_id = actor;
@@ -2609,7 +2618,7 @@ end $$;
 
 CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
-    AS $$
+    AS $_$
 -- What is wrong with one entry that has no key yet; `not_written` if nothing is.
 #variable_conflict use_variable
 declare
@@ -2620,10 +2629,10 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
-  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
+  if coalesce(actor, '') = '' or actor ~ '^#[0-9]+$' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
   if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
+  if named_id is null and (entity not like 'user:_%' or entity ~ '^user:#[0-9]+$') then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
   if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
     return 'attribution_disagrees';
@@ -2636,7 +2645,7 @@ begin
   if asked_period is not null and not exists (select from meterbook.place(payer, asked_period, at, at)) then return 'period_of_another_payer'; end if;
   if not exists (select from meterbook.place(payer, asked_period, least(coalesce(occurred_at, at), at), at)) then return 'unattributed'; end if;
   return 'not_written';
-end $$;
+end $_$;
 
 CREATE FUNCTION meterbook.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -4605,6 +4614,8 @@ GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
 

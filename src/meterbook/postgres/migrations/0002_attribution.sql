@@ -286,7 +286,8 @@ begin
   for name in
     select distinct u.name from (select unnest(actors) union
       select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
-    where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
+    where u.name <> '' and u.name !~ '^#[0-9]+$'      -- nobody, or how one that was erased is shown
+      and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);
   end loop;

@@ -358,10 +358,10 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
-  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
+  if coalesce(actor, '') = '' or actor ~ '^#[0-9]+$' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
   if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
+  if named_id is null and (entity not like 'user:_%' or entity ~ '^user:#[0-9]+$') then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
   if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
     return 'attribution_disagrees';

@@ -26,6 +26,10 @@ declare
   violated text;
   own_day integer;
 begin
+  if coalesce(amount, 0) = 0 or coalesce(reason, '') = '' then
+    raise exception using errcode = 'MB050', message = 'a correction has an amount other than 0, and a reason',
+      hint = 'Pass what is to be added to the entry, negative to take back, and why.';
+  end if;
   select k.* into first from meterbook.event_key k where k.key = correct_entry.entry;
   if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
   name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
@@ -125,6 +129,10 @@ begin
   if coalesce(request, '') = '' or total is null then
     raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
       hint = 'Pass request and total: the amount so far of everything that this request has used.';
+  end if;
+  if total < 0 or total <> round(total, 12) then
+    raise exception using errcode = 'MB050', message = format('%s is no running total: it is negative, or has more than 12 decimal places', total),
+      hint = 'Pass the amount so far; to take usage back is a correction.';
   end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;

@@ -87,6 +87,6 @@ grant execute on function
   to meterbook_writer, meterbook_importer;
 grant select on all tables in schema meterbook to meterbook_reader, meterbook_importer;
 grant execute on function meterbook.pending_of, meterbook.late_parts, meterbook.usage_terms, meterbook.recomputed,
-  meterbook.payer_of_entry, meterbook.place, meterbook.home_at, meterbook.standing
+  meterbook.payer_of_entry, meterbook.goes_by, meterbook.place, meterbook.home_at, meterbook.standing
   to meterbook_reader, meterbook_importer;
 grant insert on meterbook.event_key, meterbook.usage_log, meterbook.usage_delta, meterbook.entry_metadata to meterbook_importer;

@@ -57,6 +57,7 @@ from meterbook.sync.operations.verify_ledger import count_unprovable, rebuild_ro
 from meterbook.sync.postgres import compaction, recording
 from meterbook.sync.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.sync.postgres.migrate import check_ledger, find_settled, list_pending, migrate
+from meterbook.sync.postgres.sessions import read_committed
 
 CONNECTIONS_MAX = 10
 CONNECT_TIMEOUT_S = 10
@@ -132,6 +133,7 @@ def _open_at(
         min_size=1,
         max_size=connections_max,
         open=False,
+        configure=read_committed,
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "meterbook"},
     )
     try:
