@@ -17,6 +17,8 @@ import uvicorn
 
 import meterbook
 from meterbook.book import Book
+from meterbook.console.app import console_routes
+from meterbook.console.desk import Desk
 from meterbook.errors import InvalidSettings
 from meterbook.http.app import make_app
 from meterbook.http.door import Door, quiet_libraries
@@ -101,7 +103,7 @@ class _Server(uvicorn.Server):
 def _configured(door: Door) -> uvicorn.Config:
     settings = door.settings
     return uvicorn.Config(
-        make_app(door),
+        make_app(door, *([console_routes(Desk(door.book, settings))] if settings.console else [])),
         http=TimedProtocol.within(settings.header_timeout_s),
         ws="none",
         lifespan="off",

@@ -44,6 +44,18 @@ class Settings(BaseSettings):
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json, or text for people.")
     access_log: bool = Field(default=True, description="One line a request.")
 
+    console: bool = Field(default=True, description="Serve the console, pages for people, at /console.")
+    console_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs sessions and customers' links, 32 characters or more; without one they end with the process.",
+    )
+    session_s: int = Field(default=43_200, ge=60, le=2_592_000, description="Signed in to the console for so long.")
+    embed_origins: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9.*:-]+( |$))*$",
+        description="Who may show customers' pages in a frame: https://app.example.com, several by spaces.",
+    )
+
     stripe_api_key: SecretStr = Field(default=SecretStr(""), description="Secret key of the Stripe account.")
     stripe_webhook_secrets: SecretStr = Field(
         default=SecretStr(""), description="Webhook secrets by commas: two while one is replaced."

@@ -15,8 +15,8 @@ from meterbook.core.api_keys import Act, ApiKey
 from meterbook.core.entry_pages import EntryPage, UsageEntry
 from meterbook.core.period_facts import Period
 from meterbook.core.recorded import Recorded, RecordedEntry
+from meterbook.csv_export import COLUMNS, safe
 from meterbook.http import wire
-from meterbook.http.csv_export import COLUMNS, safe
 from meterbook.plain import as_json, usage_data
 from tests.http.conftest import Service, entry
 

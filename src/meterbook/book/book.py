@@ -24,6 +24,7 @@ from meterbook.book.groups import (
     all_in_progress,
 )
 from meterbook.book.keys import KeyCalls
+from meterbook.book.overview import OverviewCalls
 from meterbook.book.stripe import StripeCalls
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
@@ -156,7 +157,7 @@ async def _open_at(
         await pool.close()
 
 
-class Book(BillingCalls, StripeCalls, KeyCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`

@@ -10,7 +10,7 @@ from meterbook.core.api_keys import Act, ApiKey, NewApiKey
 from meterbook.core.arguments import check_limit, check_whole
 from meterbook.core.entries import ID_BELOW, check_text
 from meterbook.core.upkeep import LedgerGauges
-from meterbook.errors import MeterbookError, UnknownKey
+from meterbook.errors import InvalidKey, MeterbookError, UnknownKey
 from meterbook.operations.api_keys import KeyTerms, end_key, know_key, make_key, replace_key
 from meterbook.postgres import api_keys
 
@@ -63,6 +63,14 @@ class KeyCalls(LedgerAccess):
         """Whose key this is; notes that it was used, to the minute. Raises `InvalidKey`, `LedgerUnavailable`."""
         async with self._pool.connection() as conn:
             return await know_key(conn, text, self._at())
+
+    async def living_key(self, prefix: str) -> ApiKey:
+        """The key that a prefix names, if it has not ended: for who has proved it before. Raises `InvalidKey`."""
+        async with self._pool.connection() as conn:
+            kept = await api_keys.find_key(conn, prefix)
+        if kept is None or not kept.key.lives_at(self._now()):
+            raise InvalidKey
+        return kept.key
 
     # ------------------------------------------------------------------------------------------------------------------ acts
 

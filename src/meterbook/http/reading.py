@@ -12,8 +12,8 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from meterbook.core.derivation import as_data
+from meterbook.csv_export import CSV, csv_of
 from meterbook.errors import InvalidUsage, Problem
-from meterbook.http.csv_export import CSV, csv_of
 from meterbook.http.door import GivenDoor
 from meterbook.http.wire import (
     ChargesOut,

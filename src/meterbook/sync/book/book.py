@@ -39,6 +39,7 @@ from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
 from meterbook.sync.book.keys import KeyCalls
+from meterbook.sync.book.overview import OverviewCalls
 from meterbook.sync.book.stripe import StripeCalls
 from meterbook.sync.operations import change_membership
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
@@ -157,7 +158,7 @@ def _open_at(
         pool.close()
 
 
-class Book(BillingCalls, StripeCalls, KeyCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
