@@ -36,7 +36,7 @@ class OverviewCalls(LedgerAccess):
             events: list[StripeEventState] = await stripe_events.list_events(conn, "failed", ROWS_MAX)
             return Troubles(
                 [each for each in findings if not each.ok],
-                await overview.list_stuck(conn, ROWS_MAX),
+                await overview.list_stuck(conn, ROWS_MAX, self._at()),
                 events,
                 await overview.list_deferred(conn, ROWS_MAX),
                 await overview.list_blocked(conn, ROWS_MAX),

@@ -55,8 +55,8 @@ async def list_blocked(conn: AsyncConnection[Any], rows: int) -> list[Blocked]:
     return await _list(conn, "list_blocked", Blocked, {"rows": rows})
 
 
-async def list_stuck(conn: AsyncConnection[Any], rows: int) -> list[DeliveryState]:
-    return await _list(conn, "list_stuck", DeliveryState, {"rows": rows, "attempts": ATTEMPTS_IN_VAIN})
+async def list_stuck(conn: AsyncConnection[Any], rows: int, at: datetime | None) -> list[DeliveryState]:
+    return await _list(conn, "list_stuck", DeliveryState, {"rows": rows, "attempts": ATTEMPTS_IN_VAIN, "at": at})
 
 
 async def find_names(conn: AsyncConnection[Any], text: str, rows: int) -> list[str]:

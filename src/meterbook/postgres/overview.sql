@@ -98,10 +98,13 @@ select e.kind || ':' || coalesce(e.external_id, '#' || e.id), b.reason, b.refere
 from meterbook.entity_block b join meterbook.billing_entity e on e.id = b.entity_id order by b.blocked_at, e.id limit %(rows)s
 
 -- name: list_stuck
--- Outbox rows that were given up, or tried often in vain; the newest first.
+-- Outbox rows that were given up, tried often in vain, or wait for over an hour; money first, then the newest.
 select o.id, o.kind, e.kind || ':' || coalesce(e.external_id, '#' || e.id), o.payload, o.created_at, d.state, d.attempts, d.due_at, d.step, d.invoice, d.note
 from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id join meterbook.billing_entity e on e.id = o.entity_id
-where d.state = 'dead' or (d.state in ('due', 'leased') and d.attempts >= %(attempts)s) order by o.id desc limit %(rows)s
+where d.state = 'dead'
+   or (d.state in ('due', 'leased')
+       and (d.attempts >= %(attempts)s or o.created_at < coalesce(%(at)s::timestamptz, clock_timestamp()) - interval '1 hour'))
+order by o.kind <> 'charge', o.id desc limit %(rows)s
 
 -- name: find_names
 -- Payers whose id begins with a text, or is it; few.

@@ -35,7 +35,7 @@ class OverviewCalls(LedgerAccess):
             events: list[StripeEventState] = stripe_events.list_events(conn, "failed", ROWS_MAX)
             return Troubles(
                 [each for each in findings if not each.ok],
-                overview.list_stuck(conn, ROWS_MAX),
+                overview.list_stuck(conn, ROWS_MAX, self._at()),
                 events,
                 overview.list_deferred(conn, ROWS_MAX),
                 overview.list_blocked(conn, ROWS_MAX),

@@ -56,8 +56,8 @@ def list_blocked(conn: Connection[Any], rows: int) -> list[Blocked]:
     return _list(conn, "list_blocked", Blocked, {"rows": rows})
 
 
-def list_stuck(conn: Connection[Any], rows: int) -> list[DeliveryState]:
-    return _list(conn, "list_stuck", DeliveryState, {"rows": rows, "attempts": ATTEMPTS_IN_VAIN})
+def list_stuck(conn: Connection[Any], rows: int, at: datetime | None) -> list[DeliveryState]:
+    return _list(conn, "list_stuck", DeliveryState, {"rows": rows, "attempts": ATTEMPTS_IN_VAIN, "at": at})
 
 
 def find_names(conn: Connection[Any], text: str, rows: int) -> list[str]:
