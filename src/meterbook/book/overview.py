@@ -21,8 +21,9 @@ class OverviewCalls(LedgerAccess):
     async def overview(self, *, days: int = DAYS, largest: int = LARGEST) -> Overview:
         """Sums over the running periods, spend by day, what waits, and the reports of those that used most."""
         at = self._at()
+        without_overage = [plan.code for plan in self._catalog.plans if not plan.has_overage]
         async with self._pool.connection() as conn:
-            sums = await overview.sum_running(conn, largest, at)
+            sums = await overview.sum_running(conn, largest, without_overage, at)
             attribute = self._attribute_on(conn)
             reports = [await read_usage(conn, name, "current", self._catalog, attribute, at) for name in sums.largest]
             return Overview(

@@ -7,6 +7,7 @@ import structlog
 from litestar import Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotFoundException
+from litestar.params import FromPath
 from litestar.response import Redirect
 
 from meterbook.console import access, billing, customer, entity, entrance, overview, problems
@@ -46,7 +47,7 @@ TITLES = {
 
 
 @get("/{path:path}", opt={"scope": "open"})
-async def nothing(path: str) -> Response[str]:
+async def nothing(path: FromPath[str]) -> Response[str]:
     """Any other address below the console's."""
     raise NotFoundException(f"There is no page {path}.")
 

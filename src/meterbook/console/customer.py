@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from meterbook.console.asking import ENTRY_FILTERS, arguments_of, filter_of, period_of
@@ -21,7 +22,7 @@ class LinkOver(MeterbookError):
 
 
 @get("/customer/{link:str}", opt={**OPEN, "query": ("period", "cursor", *ENTRY_FILTERS)})
-async def customer(request: Asked, desk: GivenDesk, link: str) -> Response[str]:
+async def customer(request: Asked, desk: GivenDesk, link: FromPath[str]) -> Response[str]:
     entity = _entity(desk, link)
     usage = await desk.book.usage(entity, period_of(request))
     facts: dict[str, Any] = {
@@ -38,7 +39,7 @@ async def customer(request: Asked, desk: GivenDesk, link: str) -> Response[str]:
 
 
 @get("/customer/{link:str}/entries.csv", opt={**OPEN, "query": ENTRY_FILTERS})
-async def customer_csv(request: Asked, desk: GivenDesk, link: str) -> Stream:
+async def customer_csv(request: Asked, desk: GivenDesk, link: FromPath[str]) -> Stream:
     return await csv_answer(desk.book, _entity(desk, link), arguments_of(filter_of(request)))
 
 

@@ -185,12 +185,12 @@ def _figures(usage: UsageReport) -> list[Figure]:
         Figure("Effective usage", usage.effective, "effective usage", "what limits and charges know"),
         Figure("Limit", usage.limit, "limit"),
     ]
-    if usage.included is not None:
+    if usage.figure.included is not None:
         billed = [("Paid by credits", usage.credits_cents, "paid by credits"), ("Charged", usage.charged_cents, "charged")]  # fmt: skip
         if usage.period.state != "closed":
             billed.append(("Unbilled", unbilled_cents(usage), "unbilled"))
         found += [
-            Figure("Included", usage.included, "included", "paid for by the plan"),
+            Figure("Included", usage.figure.included, "included", "paid for by the plan"),
             Figure("Overage", usage.overage, "overage", "beyond the included"),
             *(Figure(label, money(amount), term) for label, amount, term in billed),
         ]

@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Response, get, post
 from litestar.datastructures import Cookie
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 from litestar.response import Redirect
 
 from meterbook.console.desk import COOKIE, PREFIX, Asked, GivenDesk, check_own_page, goes_in_the_clear, read_form
@@ -62,7 +63,7 @@ async def choose_theme(request: Asked) -> Response[Any]:
 
 
 @get("/static/{name:str}", opt={**OPEN, "query": ("v",)}, sync_to_thread=False)
-def static_file(name: str) -> Response[bytes]:
+def static_file(name: FromPath[str]) -> Response[bytes]:
     """Ours, from the package; its address changes with its content."""
     if name not in FILES:
         raise NotFoundException

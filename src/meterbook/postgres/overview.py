@@ -1,6 +1,6 @@
 """Statements over all payers, for people. None writes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -30,10 +30,13 @@ async def list_days(conn: AsyncConnection[Any], days: int, at: datetime | None) 
     return await _list(conn, "list_days", DaySpent, {"days": days, "at": at})
 
 
-async def sum_running(conn: AsyncConnection[Any], rows: int, at: datetime | None) -> RunningSums:
+async def sum_running(
+    conn: AsyncConnection[Any], rows: int, without_overage: Sequence[str], at: datetime | None
+) -> RunningSums:
+    """`without_overage`: plans that have none, whatever their periods include."""
     with refusals():
         async with conn.cursor(row_factory=kwargs_row(RunningSums)) as cursor:
-            await cursor.execute(SQL["sum_running"], {"rows": rows, "at": at})
+            await cursor.execute(SQL["sum_running"], {"rows": rows, "without_overage": list(without_overage), "at": at})
             (sums,) = await cursor.fetchall()
     return sums
 

@@ -37,13 +37,14 @@ bucket as (
   select x.entity_id, x.period_id, least(x.day, p.last_day) as day, sum(x.amount) as amount, sum(x.recorded) as recorded
   from part x join running p on p.entity_id = x.entity_id and p.id = x.period_id group by 1, 2, 3),
 used as (
-  select p.entity_id, p.id, p.is_home, p.included, p.ends_at, coalesce(n.amount, 0) + coalesce(sum(b.recorded), 0) as total,
+  select p.entity_id, p.id, p.is_home, case when p.plan <> all (%(without_overage)s::text[]) then p.included end as included,
+         coalesce(n.amount, 0) + coalesce(sum(b.recorded), 0) as total,
          coalesce(n.amount, 0) + coalesce(sum(b.recorded) filter (where b.day is not null), 0) as counted,
          coalesce(sum(case when p.kind = 'dated' then least(greatest(b.amount, 0), p.refresh_per_day) else 0 end) filter (where b.day is not null), 0) as refresh
   from running p
   left join bucket b on b.entity_id = p.entity_id and b.period_id = p.id
   left join meterbook.period_baseline n on n.entity_id = p.entity_id and n.period_id = p.id
-  group by p.entity_id, p.id, p.is_home, p.included, p.ends_at, n.amount),
+  group by p.entity_id, p.id, p.is_home, p.plan, p.included, n.amount),
 owed as (
   select u.*, greatest(u.counted - u.refresh, 0) as effective,
          case when u.included is null then 0 else greatest(greatest(u.counted - u.refresh, 0) - u.included, 0) end as overage from used u),

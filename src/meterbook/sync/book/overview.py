@@ -22,8 +22,9 @@ class OverviewCalls(LedgerAccess):
     def overview(self, *, days: int = DAYS, largest: int = LARGEST) -> Overview:
         """Sums over the running periods, spend by day, what waits, and the reports of those that used most."""
         at = self._at()
+        without_overage = [plan.code for plan in self._catalog.plans if not plan.has_overage]
         with self._pool.connection() as conn:
-            sums = overview.sum_running(conn, largest, at)
+            sums = overview.sum_running(conn, largest, without_overage, at)
             attribute = self._attribute_on(conn)
             reports = [read_usage(conn, name, "current", self._catalog, attribute, at) for name in sums.largest]
             return Overview(overview.list_days(conn, days, at), sums, overview.read_waiting(conn, at), reports)
