@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 import meterbook.sync
 from tests.http.serving import Served, serving
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -58,21 +59,21 @@ def served(database_url: str, tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def chromium() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as driver:
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         browser.close()
 
 
-def sign_in(page: "playwright.Page", served: Served) -> None:
+def sign_in(page: Page, served: Served) -> None:
     page.goto(f"{served.address}/console")
     page.fill("input[name=key]", served.keys["admin"])
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Overview')")
 
 
-def keep(page: "playwright.Page", name: str, tmp_path: Path) -> None:
+def keep(page: Page, name: str, tmp_path: Path) -> None:
     """A picture for who wants to look."""
     folder = Path(os.environ.get("METERBOOK_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,11 +82,12 @@ def keep(page: "playwright.Page", name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
 def test_every_page_fits_and_breaks_no_rule_of_its_own(
-    served: Served, chromium: "playwright.Browser", tmp_path: Path, scheme: str, width: int
+    served: Served, chromium: Browser, tmp_path: Path, scheme: Literal["light", "dark"], width: int
 ) -> None:
     """Nothing is refused by the policy, nothing fails to load, nothing reaches beyond a phone's width; dark is dark."""
     context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})
-    page, told = context.new_page(), []
+    page = context.new_page()
+    told: list[str] = []
     page.on("console", lambda said: told.append(said.text) if said.type in {"error", "warning"} else None)
     page.on("requestfailed", lambda request: told.append(request.url))
     sign_in(page, served)
@@ -98,7 +100,7 @@ def test_every_page_fits_and_breaks_no_rule_of_its_own(
     assert told == []
 
 
-def test_filter_page_explain_and_export(served: Served, chromium: "playwright.Browser") -> None:
+def test_filter_page_explain_and_export(served: Served, chromium: Browser) -> None:
     """With htmx a filter replaces the list alone, and the address says what is shown, so that going back works."""
     page = chromium.new_context().new_page()
     sign_in(page, served)
@@ -123,7 +125,7 @@ def test_filter_page_explain_and_export(served: Served, chromium: "playwright.Br
     assert page.locator(".leaf:visible").count() > 0
 
 
-def test_a_customers_link_and_the_look(served: Served, chromium: "playwright.Browser", tmp_path: Path) -> None:
+def test_a_customers_link_and_the_look(served: Served, chromium: Browser, tmp_path: Path) -> None:
     """Made by the form, opened by somebody without a session; the switch wins over the system."""
     page = chromium.new_context(color_scheme="light").new_page()
     sign_in(page, served)
@@ -141,7 +143,7 @@ def test_a_customers_link_and_the_look(served: Served, chromium: "playwright.Bro
     assert customer.url == link
 
 
-def test_everything_is_there_without_a_script(served: Served, chromium: "playwright.Browser") -> None:
+def test_everything_is_there_without_a_script(served: Served, chromium: Browser) -> None:
     """Sign in, look, filter, go on a page, sign out: with plain links and forms; the charts are drawn."""
     page = chromium.new_context(java_script_enabled=False).new_page()
     sign_in(page, served)
@@ -156,13 +158,13 @@ def test_everything_is_there_without_a_script(served: Served, chromium: "playwri
     page.wait_for_selector("h1:has-text('Sign in')")
 
 
-def test_the_keyboard_is_enough(served: Served, chromium: "playwright.Browser") -> None:
+def test_the_keyboard_is_enough(served: Served, chromium: Browser) -> None:
     """The first stop skips to the content; every stop is seen, and has a name."""
     page = chromium.new_context().new_page()
     sign_in(page, served)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    for _ in range(12):
+    for _ in range(10):
         page.keyboard.press("Tab")
         named, outline = page.evaluate(
             "(() => { const e = document.activeElement; return [e.textContent.trim() || e.getAttribute('aria-label'),"

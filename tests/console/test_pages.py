@@ -48,10 +48,10 @@ async def test_the_overview_adds_up_to_what_each_payer_is_told(
 ) -> None:
     """Sums over all payers are the sums of their reports, folded or not: one statement, held against the core (I6)."""
     await some_usage(book, clock)
+    reports = [await book.usage(name) for name in ("organization:acme", "user:cyd")]
     for fold in (False, True):
         if fold:
             await book.compact()
-        reports = [await book.usage(name) for name in ("organization:acme", "user:cyd")]
         seen = await book.overview()
         for name in ("total", "refresh", "effective"):
             assert getattr(seen.sums, name) == reduce(EXACT.add, (getattr(each, name) for each in reports)), name

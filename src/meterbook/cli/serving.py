@@ -52,7 +52,13 @@ async def serve(
     settings = _settings(session, host=host, port=port, worker=worker)
     opening = partial(open_book, session) if session.demo else partial(serving.opening_of, settings)
     on = console()
-    await serving.serve(settings, opening, lambda address: on.print(f"meterbook serves {address}", soft_wrap=True))
+
+    def tell(address: str) -> None:
+        on.print(f"meterbook serves {address}", soft_wrap=True)
+        if settings.console:
+            on.print(f"console at {address}/console", soft_wrap=True)
+
+    await serving.serve(settings, opening, tell)
     return Exit.DONE
 
 
