@@ -28,7 +28,7 @@ async def customer(request: Asked, desk: GivenDesk, link: FromPath[str]) -> Resp
     facts: dict[str, Any] = {
         "link": link,
         "periods": await desk.book.periods(entity),
-        "listing": await listing_of(request, desk.book, entity, usage.period.id, f"/customer/{link}"),
+        "listing": await listing_of(request, desk.book, usage, f"/customer/{link}"),
     }
     ancestors = desk.settings.embed_origins or "'none'"
     answer = page(request, desk, "customer.html", ancestors=ancestors, **facts, **seen_of(usage))

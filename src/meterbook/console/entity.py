@@ -17,6 +17,7 @@ from meterbook.core.admission import limit_derivation
 from meterbook.core.bill_derivation import money
 from meterbook.core.charges import unbilled_cents
 from meterbook.core.derivation import Derivation
+from meterbook.core.entry_pages import EntrySummary
 from meterbook.core.money import EXACT
 from meterbook.core.usage_report import UsageReport
 from meterbook.csv_export import CSV, csv_of
@@ -47,7 +48,7 @@ async def entity_page(request: Asked, desk: GivenDesk) -> Response[str]:
         "charges": await book.charges(entity),
         "periods": await book.periods(entity),
         "holds": await book.holds(entity, limit=20),
-        "listing": await listing_of(request, book, entity, usage.period.id, "/entity"),
+        "listing": await listing_of(request, book, usage, "/entity"),
         "keeps_links": desk.keeps_links,
     }
     return page(request, desk, "entity.html", **facts, **seen_of(usage))
@@ -120,16 +121,19 @@ def _models(usage: UsageReport) -> list[tuple[str, Decimal]]:
     return sorted(sums.items(), key=lambda item: (-item[1], item[0]))
 
 
-async def listing_of(request: Asked, book: Book, entity: str, period: int, path: str) -> dict[str, Any]:
-    """A page of entries, and the addresses of the first and the next one."""
+async def listing_of(request: Asked, book: Book, usage: UsageReport, path: str) -> dict[str, Any]:
+    """A page of entries, and the addresses of the first and the next one. Without a filter the report has the sums already."""
+    entity, period = usage.entity, usage.period.id
     typed = filter_of(request)
     cursor = request.query_params.get("cursor")
-    found = await book.entries(entity, **arguments_of(typed), period=period, limit=ROWS_PER_PAGE, cursor=cursor)
+    wanted = {**arguments_of(typed), "period": period}
+    found = await book.entries(entity, **wanted, limit=ROWS_PER_PAGE, cursor=cursor, summary=bool(typed))
+    summary = found.summary or EntrySummary(usage.count, EXACT.subtract(usage.total, usage.baseline))
     asked = {**typed, "entity": entity, "period": period} if path == "/entity" else dict(typed)
     following = None if found.next_cursor is None else address(path, **asked, cursor=found.next_cursor)
     csv = address("/entries.csv" if path == "/entity" else f"{path}/entries.csv", **asked)
     addresses = {"next": following, "first": address(path, **asked), "csv": csv, "path": f"{PREFIX}{path}"}
-    return {"page": found, "typed": typed, "cursor": cursor, **addresses}
+    return {"page": found, "summary": summary, "typed": typed, "cursor": cursor, **addresses}
 
 
 async def csv_answer(book: Book, entity: str, wanted: dict[str, Any]) -> Stream:
