@@ -2,7 +2,7 @@
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: run stripe-demo test test-long check suite sim bench sync schema lock clean
+.PHONY: run stripe-demo test test-long check suite sim bench sync schema openapi lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,9 @@ sync: $(STAMP)
 
 schema: $(STAMP)
 	$(BIN)/python tools/dump_schema.py
+
+openapi: $(STAMP)
+	$(BIN)/python tools/write_openapi.py
 
 # Exact versions, no index and no host: the same files serve any mirror.
 lock: $(STAMP)

@@ -1,4 +1,4 @@
-"""Writes requirements.lock and requirements-dev.lock: exact versions, and no index, host or path."""
+"""Writes requirements.lock, requirements-server.lock and requirements-dev.lock: exact versions, and no index, host or path."""
 
 import subprocess
 import sys
@@ -24,4 +24,5 @@ def lock(output: str, *extras: str) -> None:
 
 if __name__ == "__main__":
     lock("requirements.lock")
-    lock("requirements-dev.lock", "dev")
+    lock("requirements-server.lock", "server")
+    lock("requirements-dev.lock", "dev", "server")

@@ -4,6 +4,7 @@ MeterbookError
 ├── InvalidRequest             what the caller said can't be: nothing was written, the same call will fail again
 │   ├── InvalidUsage           entries that are no usage; names every bad entry and why
 │   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
+│   ├── InvalidSettings        a server's configuration with mistakes, each named
 │   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
 │   ├── CorrectionRefused      below zero, or of a correction
 │   ├── UnknownPrice           a price at Stripe that no plan of the catalog lists: the same code as UnknownPlan
@@ -11,6 +12,7 @@ MeterbookError
 │   ├── BadSignature · BadEvent a webhook that Stripe did not sign, or that lacks what is needed of it
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── NotPermitted · AheadOfClock  the login may not do that, or is not believed about the future
+│   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
@@ -80,6 +82,16 @@ class InvalidCatalog(InvalidRequest):
     """The catalog of plans has mistakes."""
 
     code = "invalid_catalog"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class InvalidSettings(InvalidRequest):
+    """The server's configuration has mistakes."""
+
+    code = "invalid_settings"
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -225,6 +237,24 @@ class UnsettledMoney(InvalidRequest):
     """Money of this entity can't be billed: mend its Stripe ids or its owner, or apply the events that wait, first."""
 
     code = "unsettled_money"
+
+
+class InvalidKey(InvalidRequest):
+    """No API key, or none that is known and in force."""
+
+    code = "invalid_key"
+
+
+class ScopeMissing(InvalidRequest):
+    """The API key may not do that."""
+
+    code = "scope_missing"
+
+
+class UnknownKey(InvalidRequest):
+    """No API key has this id."""
+
+    code = "unknown_key"
 
 
 class ForkedBook(InvalidRequest):

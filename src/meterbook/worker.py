@@ -84,7 +84,7 @@ async def work(opening: Opening, rhythm: Rhythm = RHYTHM, say: Say = say) -> Non
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop.set)
-    working = asyncio.create_task(_keep_working(opening, rhythm, stop, say))
+    working = asyncio.create_task(keep_working(opening, rhythm, stop, say))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
@@ -98,7 +98,8 @@ async def work(opening: Opening, rhythm: Rhythm = RHYTHM, say: Say = say) -> Non
     say("stopped")
 
 
-async def _keep_working(opening: Opening, rhythm: Rhythm, stop: asyncio.Event, say: Say) -> None:
+async def keep_working(opening: Opening, rhythm: Rhythm, stop: asyncio.Event, say: Say) -> None:
+    """Until `stop`; for who handles signals himself, as a server does."""
     delay_s = FIRST_DELAY_S
     while not stop.is_set():
         began = monotonic()

@@ -21,6 +21,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "record": {"actor": "u", "source": "s", "description": "d", "amount": "1", "event_key": "k"},
     "record_many": {"entries": [{"actor": "u", "source": "s", "description": "d", "amount": "1", "event_key": "k"}]},
     "record_bulk": {"entries": [{"actor": "u", "source": "s", "description": "d", "amount": "1", "event_key": "k"}]},
+    "record_each": {"entries": [{"actor": "u", "source": "s", "description": "d", "amount": "1", "event_key": "k"}]},
     "record_cumulative": {"actor": "u", "request": "r", "total": "1", "source": "s", "description": "d"},
     "correct": {"entry": "f0395cf6-927c-2460-b778-48692551fa95", "amount": "-1", "reason": "why", "event_key": "fix"},
     "resolve": {"actor": "u"},
@@ -62,11 +63,27 @@ GOOD: dict[str, dict[str, Any]] = {
     "settle": {"hold_id": "h", "amount": "1", "source": "s", "description": "d"},
     "release": {"hold_id": "h"},
     "holds": {"entity": "user:u"},
+    "make_key": {"name": "app", "scopes": ["read"], "by": "olga"},
+    "replace_key": {"key_id": 1, "by": "olga"},
+    "revoke_key": {"key_id": 1},
+    "know_key": {"text": f"mb_{'0' * 12}_{'0' * 64}"},
+    "acts": {},
     "delete_user": {"user": "nobody"},
     "delete_organization": {"organization": "nobody"},
 }
 NOT_AN_ARGUMENT = {"self", "conn"}
-WITHOUT_ARGUMENTS = {"doctor", "compact", "fold", "ensure_partitions", "vacuum", "drain", "sweep"}
+WITHOUT_ARGUMENTS = {
+    "doctor",
+    "compact",
+    "fold",
+    "ensure_partitions",
+    "vacuum",
+    "drain",
+    "sweep",
+    "keys",
+    "gauges",
+    "answers",
+}
 
 
 def calls() -> Mapping[str, inspect.Signature]:

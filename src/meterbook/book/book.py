@@ -15,6 +15,7 @@ from meterbook.book.access import Clock, LedgerPool, inside
 from meterbook.book.billing import BillingCalls
 from meterbook.book.group_commit_asyncio import GroupCommit
 from meterbook.book.groups import (
+    ENTRIES_PER_GROUP_MAX,
     GROUP_ATTRIBUTE_WAIT_MS,
     GROUP_KEY_WAIT_MS,
     KEY_POLL_S,
@@ -22,6 +23,8 @@ from meterbook.book.groups import (
     SOUND,
     all_in_progress,
 )
+from meterbook.book.keys import KeyCalls
+from meterbook.book.overview import OverviewCalls
 from meterbook.book.stripe import StripeCalls
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
@@ -30,10 +33,10 @@ from meterbook.core.entries import Entry, Usage, check_each_entry, check_entries
 from meterbook.core.entry_pages import EntryFilter, EntryPage
 from meterbook.core.period_facts import Period
 from meterbook.core.plans import Catalog
-from meterbook.core.recorded import Answer, BulkRecorded, Recorded
+from meterbook.core.recorded import Answer, BulkRecorded, EachRecorded, Recorded
 from meterbook.core.upkeep import Compacted, Difference, Finding
 from meterbook.core.usage_report import UsageReport
-from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable
+from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable, MeterbookError
 from meterbook.operations import change_membership
 from meterbook.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
 from meterbook.operations.compact_deltas import DELTAS_PER_FOLD_MAX, compact_deltas
@@ -44,7 +47,7 @@ from meterbook.operations.give_back import give_back
 from meterbook.operations.list_entries import list_entries
 from meterbook.operations.put_subscription import SubscriptionTerms, put_subscription
 from meterbook.operations.read_usage import list_periods, read_usage
-from meterbook.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest
+from meterbook.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest, refused_each
 from meterbook.operations.record_cumulative import record_cumulative, running_total
 from meterbook.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
 from meterbook.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
@@ -154,7 +157,7 @@ async def _open_at(
         await pool.close()
 
 
-class Book(BillingCalls, StripeCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
@@ -218,11 +221,9 @@ class Book(BillingCalls, StripeCalls):
         if conn is not None:
             return await self._record_in(conn, sound)
         answers = await self._write_together(sound) if sound else []
-        if not {answer.outcome for answer in answers} <= SOUND:
-            async with self._pool.connection() as own:
-                refusal = await find_refusal(own, sound, answers)
-            if refusal is not None:
-                raise refusal
+        refusal = await self._find_refusal(sound, answers)
+        if refusal is not None:
+            raise refusal
         return recorded(answers)
 
     async def record_bulk(self, entries: Sequence[Usage | Mapping[str, Any]]) -> BulkRecorded:
@@ -246,6 +247,17 @@ class Book(BillingCalls, StripeCalls):
             await record_rest(conn, rest, self._attribute_on(conn), self._at(), tally)
         self._repeats_seen = tally.repeats_seen
         return tally.result()
+
+    async def record_each(self, entries: Sequence[Usage | Mapping[str, Any]]) -> list[EachRecorded]:
+        """Takes what is sound, and says of each entry what became of it, in the call's order; the same rules otherwise.
+
+        Raises what is retryable; then part may have landed, and the same call again finishes it.
+        """
+        sound, problems = check_each_entry(entries, self._catalog.currency)
+        became = {each.index: EachRecorded("refused", problem=each) for each in problems}
+        for start in range(0, len(sound), ENTRIES_PER_GROUP_MAX):
+            became |= await self._record_sound(sound[start : start + ENTRIES_PER_GROUP_MAX])
+        return [became.get(index) or EachRecorded("nothing") for index in range(len(entries))]
 
     async def record_cumulative(
         self,
@@ -464,6 +476,26 @@ class Book(BillingCalls, StripeCalls):
         await self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
+
+    async def _find_refusal(self, entries: Sequence[Entry], answers: Sequence[Answer]) -> MeterbookError | None:
+        if {answer.outcome for answer in answers} <= SOUND:
+            return None
+        async with self._pool.connection() as own:
+            return await find_refusal(own, entries, answers)
+
+    async def _record_sound(self, entries: Sequence[Entry]) -> dict[int | None, EachRecorded]:
+        """Without those that are refused for good, as often as it takes; by their places in the call."""
+        became: dict[int | None, EachRecorded] = {}
+        left = entries
+        while left:
+            answers = await self._write_together(left)
+            refusal = await self._find_refusal(left, answers)
+            if refusal is None:
+                written = zip(left, recorded(answers).entries, strict=True)
+                return became | {one.position: EachRecorded(its.outcome, its) for one, its in written}
+            became |= refused_each(refusal)
+            left = [entry for entry in left if entry.position not in became]
+        return became
 
     async def _write_together(self, entries: Sequence[Entry]) -> list[Answer]:
         """In a commit shared with other callers, whom no wait of these entries holds up: neither for a key nor for who pays."""

@@ -14,12 +14,14 @@ from meterbook.cli import (
     engine,
     holding,
     imports,
+    keys,
     limits,
     outbox,
     proof,
     reading,
     recording,
     running,
+    serving,
     stripe,
 )
 from meterbook.cli.exits import MEANINGS
@@ -51,13 +53,14 @@ def _everywhere(
     pass
 
 
-for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, proof, engine):
+for part in (demo, imports, recording, reading, limits, holding, billing, outbox, running, serving, proof, engine):
     for each in part.app.registered_commands:
         app.registered_commands.append(each)
 for each in outbox.app.registered_commands:
     if each.name in ("outbox", "dead-letters", "redrive"):
         stripe.app.registered_commands.append(each)
 app.add_typer(stripe.app)
+app.add_typer(keys.app)
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.reading import Entity, period_asked, time_asked
 from meterbook.cli.screen import amount_shown, cents_shown, console, table, time_shown
-from meterbook.cli.wire import as_json, json_text
 from meterbook.core.ledgers import Charge, CreditAccount
 from meterbook.core.period_facts import Period
 from meterbook.errors import InvalidRequest
 from meterbook.operations.grant_credit import PRIORITY
+from meterbook.plain import as_json, json_text
 
 DEFERRALS = {
     "no_stripe_ids": "its subscription has no Stripe customer and subscription id: put_subscription with them",

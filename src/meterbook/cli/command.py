@@ -16,6 +16,7 @@ from meterbook.cli.screen import console
 from meterbook.errors import MeterbookError
 
 P = ParamSpec("P")
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 Work = Callable[Concatenate["Session", P], Coroutine[Any, Any, Exit]]
 
 DEFAULT_HOME = Path(".meterbook")
@@ -69,7 +70,7 @@ _COMMON: dict[str, Any] = {
 _DEFAULTS: dict[str, object] = {"url": None, "home": DEFAULT_HOME, "catalog": None, "demo": False, "json": False}
 
 
-def command(app: typer.Typer, *names: str) -> Callable[[Work[P]], Callable[..., None]]:
+def command(app: typer.Typer, *names: str, loop: NewLoop | None = None) -> Callable[[Work[P]], Callable[..., None]]:
     """Registers an asynchronous function as a command: its own parameters, then the common ones as a Session.
 
     The function gives the exit code; a MeterbookError that it raises is told on standard error.
@@ -81,7 +82,7 @@ def command(app: typer.Typer, *names: str) -> Callable[[Work[P]], Callable[..., 
         @wraps(work)
         def run(**given: Any) -> None:
             session = Session(**{option: given.pop(option) for option in _COMMON})
-            raise typer.Exit(_outcome(session, called(session, **given)))
+            raise typer.Exit(_outcome(session, called(session, **given), loop))
 
         own = list(inspect.signature(work).parameters.values())[1:]
         run.__signature__ = inspect.Signature([*own, *_common_parameters()])  # type: ignore[attr-defined]
@@ -102,9 +103,10 @@ def _common_parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _outcome(session: Session, work: Coroutine[Any, Any, Exit]) -> Exit:
+def _outcome(session: Session, work: Coroutine[Any, Any, Exit], loop: NewLoop | None) -> Exit:
     try:
-        return asyncio.run(work)
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(work)
     except MeterbookError as error:
         return tell(error, as_data=session.json)
     except KeyboardInterrupt:

@@ -12,11 +12,11 @@ from meterbook.cli.demo_screen import MonthSeen, month_data, show_month
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_demo
 from meterbook.cli.screen import console
-from meterbook.cli.wire import json_text
 from meterbook.demo import cast
 from meterbook.demo.bill import bill_month
 from meterbook.demo.play import DemoClock, play, read_back
 from meterbook.demo.workload import steps
+from meterbook.plain import json_text
 
 app = typer.Typer()
 

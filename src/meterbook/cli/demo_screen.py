@@ -14,7 +14,7 @@ from rich.table import Table
 
 from meterbook.cli.command import DEFAULT_HOME
 from meterbook.cli.outbox import told
-from meterbook.cli.reading import parts_table, usage_data
+from meterbook.cli.reading import parts_table
 from meterbook.cli.screen import amount_shown, bar, cents_shown, is_plain, table
 from meterbook.core.breakdown import apportion
 from meterbook.core.derivation import Derivation, abridged, amount_text, render
@@ -24,6 +24,7 @@ from meterbook.core.upkeep import Difference
 from meterbook.core.usage_report import UsageReport
 from meterbook.demo.bill import EXPLAINED, MonthBilled
 from meterbook.demo.play import Played
+from meterbook.plain import usage_data
 from meterbook.pricing import PRICES_VERSION
 
 CHART_WIDTH = 40

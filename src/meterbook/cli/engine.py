@@ -6,7 +6,7 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import migrate_ledger, open_book
 from meterbook.cli.screen import console, table
-from meterbook.cli.wire import json_text
+from meterbook.plain import json_text
 
 app = typer.Typer()
 

@@ -5,8 +5,8 @@ import sys
 from enum import IntEnum
 
 from meterbook.cli.screen import console
-from meterbook.cli.wire import as_json
 from meterbook.errors import Denied, InvalidUsage, KeyConflict, LimitRefused, MeterbookError, Overloaded, UnsettledMoney
+from meterbook.plain import error_data
 
 PROBLEMS_SHOWN_MAX = 20
 
@@ -58,17 +58,6 @@ def tell(error: MeterbookError, *, as_data: bool) -> Exit:
         for line in _lines(error):
             on.print(line, soft_wrap=True)
     return exit_of(error)
-
-
-def error_data(error: MeterbookError) -> dict[str, object]:
-    facts: dict[str, object] = {"code": error.code, "message": str(error), "retryable": error.retryable}
-    if isinstance(error, InvalidUsage):
-        facts["problems"] = as_json(error.problems)
-    if isinstance(error, KeyConflict):
-        facts["conflicts"] = as_json(error.conflicts)
-    if isinstance(error, Denied):
-        facts["admission"] = as_json(error.admission)
-    return facts
 
 
 def _lines(error: MeterbookError) -> list[str]:

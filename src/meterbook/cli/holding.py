@@ -13,9 +13,9 @@ from meterbook.cli.opening import open_book
 from meterbook.cli.reading import Entity, time_asked
 from meterbook.cli.recording import show_recorded
 from meterbook.cli.screen import amount_shown, console, table, time_shown
-from meterbook.cli.wire import as_json, json_text
 from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import HoldState
+from meterbook.plain import as_json, json_text
 
 HOLDS_SHOWN = 100
 

@@ -18,12 +18,12 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console, table
-from meterbook.cli.wire import json_text
 from meterbook.core.derivation import amount_text
 from meterbook.importing.import_file import ImportReport, import_stream
 from meterbook.importing.mapping import ColumnMapping, read_mapping_file, timezone_named
 from meterbook.importing.refusal import ImportRefused
 from meterbook.importing.rejects import Rejects
+from meterbook.plain import json_text
 from meterbook.pricing import PRICES_VERSION
 
 STDIN = "-"

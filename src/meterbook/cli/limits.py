@@ -12,12 +12,12 @@ from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.reading import Entity
 from meterbook.cli.screen import amount_shown, console, table
-from meterbook.cli.wire import json_text
 from meterbook.core.admission import Admission
 from meterbook.core.derivation import amount_text
 from meterbook.core.ledgers import MemberCap
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import UsageReport
+from meterbook.plain import json_text
 
 NO_CAP = "none"
 OVERSHOOT = (

@@ -12,9 +12,9 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import amount_shown, cents_shown, console, table, time_shown
-from meterbook.cli.wire import json_text
 from meterbook.core.deliveries import Delivery
 from meterbook.core.ledgers import DeliveryState, OutboxRow
+from meterbook.plain import json_text
 
 app = typer.Typer()
 ROWS_SHOWN = 100

@@ -8,8 +8,8 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
-from meterbook.cli.wire import json_text
 from meterbook.core.derivation import counted
+from meterbook.plain import json_text
 
 DIFFERENCES_SHOWN_MAX = 50
 

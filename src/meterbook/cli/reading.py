@@ -13,7 +13,6 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import AMOUNT_PLACES, amount_shown, bar, cents_shown, console, is_plain, table, time_shown
-from meterbook.cli.wire import json_text
 from meterbook.core.breakdown import apportion
 from meterbook.core.charges import unbilled_cents
 from meterbook.core.derivation import amount_text, as_data, counted, render
@@ -21,6 +20,7 @@ from meterbook.core.entry_pages import EntryPage, UsageEntry
 from meterbook.core.period_facts import Period
 from meterbook.core.usage_report import UsageReport
 from meterbook.errors import InvalidRequest
+from meterbook.plain import json_text, usage_data
 
 BAR_WIDTH = 30
 PARTS_SHOWN_MAX = 15
@@ -131,37 +131,6 @@ def time_asked(option: str, text: str | None) -> datetime | None:
     except ValueError as error:
         raise InvalidRequest(f"{option} {text!r} is no time like 2026-05-31T17:04:05Z") from error
     return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
-
-
-def usage_data(report: UsageReport) -> dict[str, object]:
-    """Everything that a report says, in lists and texts."""
-    return {
-        "entity": report.entity,
-        "period": report.period,
-        "count": report.count,
-        "total": report.total,
-        "baseline": report.baseline,
-        "given_back": report.given_back,
-        "refresh": report.refresh,
-        "effective": report.effective,
-        "included": report.included,
-        "overage": report.overage,
-        "limit": report.limit,
-        "percent": report.percent,
-        "status": report.status,
-        "held": report.held,
-        "charged_cents": report.charged_cents,
-        "credits_cents": report.credits_cents,
-        "billed_cents": report.billed_cents,
-        "unbilled_cents": unbilled_cents(report),
-        "by_actor": report.by_actor,
-        "by_source": report.by_source,
-        "by_description": [
-            {"source": source, "description": description, "amount": amount}
-            for (source, description), amount in report.by_description.items()
-        ],
-        "by_day": [{"day": day, "amount": amount} for day, amount in report.by_day.items()],
-    }
 
 
 def show_usage(on: Console, report: UsageReport) -> None:

@@ -13,11 +13,11 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console
-from meterbook.cli.wire import json_text
 from meterbook.core.derivation import amount_text
 from meterbook.core.entries import check_each_entry
 from meterbook.core.recorded import Recorded
 from meterbook.errors import InvalidUsage, Problem
+from meterbook.plain import json_text
 
 STDIN = "-"
 STDIN_ENTRIES_MAX = 10_000

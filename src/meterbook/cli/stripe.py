@@ -10,15 +10,14 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book, stripe_api_base
 from meterbook.cli.screen import console, table, time_shown
-from meterbook.cli.wire import json_text
 from meterbook.core.ledgers import StripeApplied, StripeEventState
 from meterbook.errors import MeterbookError
-from meterbook.stripe.events import KINDS
+from meterbook.plain import json_text
+from meterbook.stripe.events import KINDS, WEBHOOK_PATH
 from meterbook.stripe.gateway import API_VERSION, StripeAccount, StripeGateway
 from meterbook.stripe.rehearsal import TEST_KEYS, Say, rehearse
 
 STATES = ("pending", "applied", "ignored", "stale", "failed")
-WEBHOOK_PATH = "/stripe/webhook"
 
 app = typer.Typer(
     name="stripe",

@@ -84,7 +84,7 @@ def admission_derivation(facts: AdmissionFacts) -> Derivation:
         Derivation(f"blocks of {usage.entity}", ", ".join(usage.facts.blocks) or "none"),
         _cap_derivation(facts),
         _taken_derivation(facts),
-        _limit_derivation(usage),
+        limit_derivation(usage),
     )
     code = "allowed" if answer.allowed else f"denied: {answer.code}"
     return Derivation("check", code, answer.message, terms)
@@ -107,7 +107,8 @@ def _taken_derivation(facts: AdmissionFacts) -> Derivation:
     return Derivation("effective usage + holds", taken, "denied if ≥ limit", terms)
 
 
-def _limit_derivation(usage: UsageReport) -> Derivation:
+def limit_derivation(usage: UsageReport) -> Derivation:
+    """Why the limit of a period is what it is."""
     if usage.figure.included is None:
         return Derivation("limit", usage.limit, f"of plan {usage.period.plan}")
     terms = (

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from meterbook.errors import Problem
+from meterbook.errors import Conflict, Problem
 
 Outcome = Literal["inserted", "replayed", "unchanged"]
 WRITTEN = frozenset({"inserted", "replayed", "unchanged"})
@@ -61,3 +61,13 @@ class BulkRecorded:
     replayed: int
     amount: Decimal
     problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EachRecorded:
+    """What became of one entry of a call that takes what is sound. `nothing`: an amount of 0, which writes no row."""
+
+    outcome: Literal["inserted", "replayed", "unchanged", "conflict", "refused", "nothing"]
+    entry: RecordedEntry | None = None
+    problem: Problem | None = None
+    conflict: Conflict | None = None

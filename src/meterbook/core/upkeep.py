@@ -45,3 +45,18 @@ class Finding:
     value: str
     ok: bool
     advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerGauges:
+    """What an operator watches: counts, and ages in seconds."""
+
+    deltas_waiting: int
+    oldest_delta_s: Decimal
+    outbox_waiting: int
+    oldest_outbox_s: Decimal
+    dead_letters: int
+    closes_deferred: int
+    stripe_events_waiting: int
+    key_conflicts: int
+    acts_without_outcome: int

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from meterbook.core.bulk_rows import Row, first_of_each_key, place_at_home, said_of
 from meterbook.core.entries import Entry
 from meterbook.core.money import EXACT, ZERO
-from meterbook.core.recorded import Answer, BulkRecorded
+from meterbook.core.recorded import Answer, BulkRecorded, EachRecorded
 from meterbook.errors import InvalidUsage, KeyConflict, MeterbookError, Problem
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.record_usage import answer_usage, find_refusal
@@ -113,6 +113,17 @@ async def _record_sound(
         tally.problems += problems
         refused = {problem.index for problem in problems}
         entries = [entry for entry in entries if entry.position not in refused]
+
+
+def refused_each(refusal: MeterbookError) -> dict[int | None, EachRecorded]:
+    """What a refusal says of each entry that it names. Raises it where it names none: what is retryable."""
+    match refusal:
+        case InvalidUsage(problems=problems):
+            return {each.index: EachRecorded("refused", problem=each) for each in problems}
+        case KeyConflict(conflicts=conflicts):
+            return {each.index: EachRecorded("conflict", conflict=each) for each in conflicts}
+        case _:
+            raise refusal
 
 
 def _problems(refusal: MeterbookError) -> list[Problem]:

@@ -10,7 +10,7 @@ select meterbook.period_terms(%(entity_id)s::bigint, %(period_id)s::bigint, coal
 select true
 
 -- name: find_entity
-select meterbook.entity_id_of(%(entity)s)
+select meterbook.known_entity(%(entity)s)
 
 -- name: lock_period
 select meterbook.lock_period(%(entity_id)s, %(period_id)s)

@@ -22,7 +22,7 @@ select (select count(*) from pg_catalog.pg_inherits i join pg_catalog.pg_class c
           select from meterbook.subscription o where o.id > s.id and o.status not in ('canceled', 'incomplete_expired')
             and (o.stripe_subscription = s.stripe_subscription
                  or (o.owner_id, o.plan) = (s.owner_id, s.plan) and (o.stripe_subscription is null) <> (s.stripe_subscription is null)))) as subscriptions_twice,
-       (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer']) wanted
+       (select coalesce(string_agg(wanted, ', '), '') from unnest(array['meterbook_writer', 'meterbook_reader', 'meterbook_importer', 'meterbook_keeper']) wanted
         where not exists (select from pg_catalog.pg_roles r where r.rolname = wanted)) as roles_missing,
        (select l.currency from meterbook.ledger l) as currency,
        (select l.free_period from meterbook.ledger l) as free_period

@@ -3,10 +3,7 @@ select meterbook.lock_and_read_gate(%(entity_id)s::bigint, %(actors)s::text[], %
 
 -- name: find_holds
 -- Holds as they stand at this moment: one that has run out is expired, whether or not somebody has noticed.
-select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at, h.expires_at,
-       case when h.state = 'active' and h.expires_at <= coalesce(%(at)s::timestamptz, clock_timestamp()) then 'expired' else h.state end, h.ended_at, h.settled
-from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
-where h.hold_key = any (%(hold_keys)s::text[])
+select * from meterbook.known_holds(%(hold_keys)s::text[], %(at)s::timestamptz)
 
 -- name: list_holds
 -- Newest first.

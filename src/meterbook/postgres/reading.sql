@@ -21,7 +21,8 @@ where e.kind = %(kind)s and e.external_id = %(external_id)s order by p.starts_at
 
 -- name: list_entries
 -- One page, newest first by (recorded_at, id), beside a summary of the whole filter; one row more than the page says that there is a next one.
-with matching as (
+-- `not materialized`: a page without a summary stops at its last row; kept, the whole filter would be read for each page.
+with matching as not materialized (
   select l.*, a.external_id as actor_name, l2.booked, l2.stamped from meterbook.billing_entity e
   join meterbook.usage_log l on l.entity_id = e.id
   join meterbook.actor a on a.id = l.actor_id

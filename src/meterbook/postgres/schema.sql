@@ -321,6 +321,16 @@ begin
   end if;
 end $_$;
 
+CREATE FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  with logged as (
+    insert into meterbook.act_log (at, by_whom, act, request)
+    values (coalesce(meterbook.permitted(begin_act.at), clock_timestamp()), begin_act.by_whom, begin_act.act, begin_act.request) returning id)
+  insert into meterbook.act_detail (act_id, subject, said) select l.id, begin_act.subject, begin_act.said from logged l returning act_id
+$$;
+
 CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -776,6 +786,7 @@ begin
   perform meterbook.end_subscriptions(the_entity, moment);
   update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
   perform meterbook.erase_stripe_events(the_entity);
+  perform meterbook.erase_acts(delete_user.person, the_actor);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
@@ -820,6 +831,31 @@ CREATE FUNCTION meterbook.disown_cancellation(the_subscription text) RETURNS voi
     AS $$
   -- We had it cancelled, Stripe had heard so, and somebody took it back there: their own doing, and it stays.
   update meterbook.subscription s set cancelled_by_us = false where s.id = the_subscription
+$$;
+
+CREATE FUNCTION meterbook.end_act(the_act bigint, outcome text, code text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  insert into meterbook.act_outcome (act_id, at, outcome, code)
+  values (the_act, coalesce(meterbook.permitted(end_act.at), clock_timestamp()), end_act.outcome, end_act.code) on conflict do nothing
+$$;
+
+CREATE FUNCTION meterbook.end_api_key(the_id bigint, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+  -- Now (`ends_at` null), or at a time, unless it ends sooner anyway. Null: there is no such key. False: it has ended already.
+  with found as (
+    select k.id, k.revoked_at is null and (k.expires_at is null or k.expires_at > coalesce(meterbook.permitted(at), clock_timestamp())) as lives
+    from meterbook.api_key k where k.id = the_id for update),
+  ended as (
+    update meterbook.api_key k set
+      revoked_at = case when ends_at is null then coalesce(meterbook.permitted(at), clock_timestamp()) end,
+      expires_at = case when ends_at is null then k.expires_at else least(k.expires_at, ends_at) end
+    from found f where f.lives and k.id = f.id returning k.id)
+  select f.lives from found f left join ended e on e.id = f.id
 $$;
 
 CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text, first_key uuid, first_settled numeric)
@@ -1001,6 +1037,20 @@ CREATE FUNCTION meterbook.entry_differences(the_entity bigint) RETURNS SETOF met
                                      else l.day < 0 or not p.moved and l.day <> meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at) end
 $$;
 
+CREATE FUNCTION meterbook.erase_acts(person text, the_actor bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+  -- A person who is deleted: where acts name them, as subject or in a field that names somebody, stands their surrogate.
+  update meterbook.act_detail d set
+    subject = case when d.subject = 'user:' || person then 'user:#' || the_actor else d.subject end,
+    said = (select coalesce(jsonb_object_agg(f.key, case
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb(person) then to_jsonb('#' || the_actor)
+              when f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value = to_jsonb('user:' || person) then to_jsonb('user:#' || the_actor)
+              else f.value end), '{}') from jsonb_each(d.said) f)
+  where d.subject = 'user:' || person
+     or exists (select from jsonb_each_text(d.said) f where f.key in ('user', 'by', 'owner', 'entity', 'payer') and f.value in (person, 'user:' || person))
+$$;
+
 CREATE FUNCTION meterbook.erase_stripe_event(the_id text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1127,6 +1177,35 @@ begin
         select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
       group by grouping sets ((), (t.part)) having count(*) > 0) d);
 end $$;
+
+CREATE TABLE meterbook.api_key (
+    id bigint NOT NULL,
+    prefix text NOT NULL,
+    digest bytea NOT NULL,
+    name text NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    replaces bigint,
+    CONSTRAINT api_key_digest_is_sha256 CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT api_key_name_has_a_length CHECK (((length(name) >= 1) AND (length(name) <= 255))),
+    CONSTRAINT api_key_prefix_is_hexadecimal CHECK ((prefix ~ '^[0-9a-f]{12}$'::text)),
+    CONSTRAINT api_key_scopes_are_known CHECK (((scopes <@ ARRAY['record'::text, 'read'::text, 'admin'::text]) AND (cardinality(scopes) > 0)))
+);
+
+COMMENT ON TABLE meterbook.api_key IS 'Keys of the HTTP door. `prefix` is shown, `digest` is the SHA-256 of the whole key, which nobody has but who was given it.';
+
+COMMENT ON COLUMN meterbook.api_key.last_used_at IS 'To the minute.';
+
+CREATE FUNCTION meterbook.find_api_key(the_prefix text) RETURNS SETOF meterbook.api_key
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  select k.* from meterbook.api_key k where k.prefix = the_prefix
+$$;
 
 CREATE FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -1394,6 +1473,29 @@ CREATE FUNCTION meterbook.key_weight(key uuid) RETURNS bigint
   select ('x' || encode(substr(uuid_send(key), 1, 4), 'hex'))::bit(32)::bigint
 $$;
 
+CREATE FUNCTION meterbook.known_entity(entity text) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Its surrogate, for who may read no table.
+  select meterbook.entity_id_of(entity)
+$$;
+
+CREATE FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(hold_key text, entity text, actor text, workspace text, amount numeric, granted_at timestamp with time zone, expires_at timestamp with time zone, state text, ended_at timestamp with time zone, settled numeric)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Holds by their ids as they stand at this moment, for who may read no table: one that has run out is expired, whether or not somebody has noticed.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(known_holds.at), clock_timestamp());
+begin
+  return query
+  select h.hold_key, e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(a.external_id, '#' || a.id), h.workspace, h.amount, h.granted_at,
+         h.expires_at, case when h.state = 'active' and h.expires_at <= moment then 'expired' else h.state end, h.ended_at, h.settled
+  from meterbook.hold h join meterbook.billing_entity e on e.id = h.entity_id join meterbook.actor a on a.id = h.actor_id
+  where h.hold_key = any (known_holds.hold_keys);
+end $$;
+
 CREATE FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) RETURNS TABLE(key uuid, stamped bigint, booked bigint, day integer, amount numeric)
     LANGUAGE plpgsql STABLE ROWS 10
     SET enable_nestloop TO 'on'
@@ -1410,6 +1512,30 @@ begin
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
   join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
+
+CREATE FUNCTION meterbook.ledger_gauges(at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(deltas_waiting bigint, oldest_delta_s numeric, outbox_waiting bigint, oldest_outbox_s numeric, dead_letters bigint, closes_deferred bigint, stripe_events_waiting bigint, key_conflicts bigint, acts_without_outcome bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- What an operator watches, for whoever serves it: counts and ages, no name and no amount.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(ledger_gauges.at), clock_timestamp());
+begin
+  return query
+  with waiting as (
+    select o.created_at from meterbook.outbox o left join meterbook.outbox_delivery d on d.outbox_id = o.id
+    where d.outbox_id is null or d.state in ('due', 'leased'))
+  select (select count(*) from meterbook.usage_delta),
+         (select coalesce(extract(epoch from moment - min(d.recorded_at)), 0) from meterbook.usage_delta d),
+         (select count(*) from waiting),
+         (select coalesce(extract(epoch from moment - min(w.created_at)), 0) from waiting w),
+         (select count(*) from meterbook.outbox_delivery d where d.state = 'dead'),
+         (select count(*) from meterbook.deferred_close),
+         (select count(*) from meterbook.stripe_event e where e.state in ('pending', 'failed')),
+         (select count(*) from meterbook.key_conflict),
+         (select count(*) from meterbook.act_log l where l.at < moment - interval '1 minute'
+            and not exists (select from meterbook.act_outcome o where o.act_id = l.id));
 end $$;
 
 CREATE FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
@@ -1596,6 +1722,15 @@ CREATE FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time z
   insert into meterbook.moved_entity (entity_id, since) values (the_entity, look_again.at)
 $$;
 
+CREATE FUNCTION meterbook.make_api_key(prefix text, digest bytea, name text, scopes text[], by_whom text, expires_at timestamp with time zone, replaces bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  insert into meterbook.api_key (prefix, digest, name, scopes, created_at, created_by, expires_at, replaces)
+  values (make_api_key.prefix, make_api_key.digest, make_api_key.name, make_api_key.scopes, coalesce(meterbook.permitted(at), clock_timestamp()), by_whom,
+          make_api_key.expires_at, make_api_key.replaces) returning id
+$$;
+
 CREATE FUNCTION meterbook.months_after(anchor timestamp with time zone, months integer) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1625,6 +1760,18 @@ begin
     end if;
   end loop;
   perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
+end $$;
+
+CREATE FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Once a minute is enough to know whether a key is still in use; whoever finds the row locked leaves it to the other.
+declare moment timestamptz := coalesce(meterbook.permitted(note_api_key_use.at), clock_timestamp());
+begin
+  update meterbook.api_key k set last_used_at = moment
+  where k.id = (select f.id from meterbook.api_key f where f.id = the_id and (f.last_used_at is null or f.last_used_at < moment - interval '1 minute')
+                for update skip locked);
 end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
@@ -3235,6 +3382,43 @@ begin
   return array[row(1, key, 'inserted', payer.name, home_id, belongs_to, amount, moment)::meterbook.recorded];
 end $$;
 
+CREATE TABLE meterbook.act_detail (
+    act_id bigint NOT NULL,
+    subject text NOT NULL,
+    said jsonb NOT NULL
+);
+
+COMMENT ON TABLE meterbook.act_detail IS 'What an act was about, and what was said. Apart, because a person who is deleted is erased from it.';
+
+CREATE TABLE meterbook.act_log (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    by_whom text NOT NULL,
+    act text NOT NULL,
+    request text NOT NULL
+);
+
+COMMENT ON TABLE meterbook.act_log IS 'Administrative acts, written before they are carried out: one without an outcome was cut off, and may or may not have taken effect.';
+
+ALTER TABLE meterbook.act_log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.act_log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE meterbook.act_outcome (
+    act_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    code text,
+    CONSTRAINT act_outcome_is_known CHECK ((outcome = ANY (ARRAY['done'::text, 'refused'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE meterbook.act_outcome IS 'What came of an act: done; refused, with the code of the error; failed, when it could not be told or done then.';
+
 CREATE TABLE meterbook.actor (
     id bigint NOT NULL,
     external_id text,
@@ -3266,6 +3450,15 @@ CREATE TABLE meterbook.alert_mark (
 );
 
 COMMENT ON TABLE meterbook.alert_mark IS 'Marks of the limit that were crossed and told; below 70 % both are armed again.';
+
+ALTER TABLE meterbook.api_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.api_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 ALTER TABLE meterbook.billing_entity ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME meterbook.billing_entity_id_seq
@@ -3846,6 +4039,15 @@ COMMENT ON COLUMN meterbook.workspace.payer_id IS 'Exactly this entity pays, who
 
 ALTER TABLE ONLY meterbook.usage_log ATTACH PARTITION meterbook.usage_log_default DEFAULT;
 
+ALTER TABLE ONLY meterbook.act_detail
+    ADD CONSTRAINT act_detail_pkey PRIMARY KEY (act_id);
+
+ALTER TABLE ONLY meterbook.act_log
+    ADD CONSTRAINT act_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.act_outcome
+    ADD CONSTRAINT act_outcome_pkey PRIMARY KEY (act_id);
+
 ALTER TABLE ONLY meterbook.actor
     ADD CONSTRAINT actor_is_named_once UNIQUE (external_id);
 
@@ -3854,6 +4056,12 @@ ALTER TABLE ONLY meterbook.actor
 
 ALTER TABLE ONLY meterbook.alert_mark
     ADD CONSTRAINT alert_mark_pkey PRIMARY KEY (entity_id, period_id, mark);
+
+ALTER TABLE ONLY meterbook.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.api_key
+    ADD CONSTRAINT api_key_prefix_is_taken UNIQUE (prefix);
 
 ALTER TABLE ONLY meterbook.billing_entity
     ADD CONSTRAINT billing_entity_is_named_once UNIQUE (kind, external_id);
@@ -3993,6 +4201,8 @@ ALTER TABLE ONLY meterbook.usage_rollup
 ALTER TABLE ONLY meterbook.workspace
     ADD CONSTRAINT workspace_pkey PRIMARY KEY (external_id);
 
+CREATE INDEX act_detail_by_subject ON meterbook.act_detail USING btree (subject, act_id);
+
 CREATE INDEX billing_period_by_time ON meterbook.billing_period USING btree (entity_id, kind, starts_at);
 
 CREATE INDEX billing_period_to_close ON meterbook.billing_period USING btree (ends_at) WHERE (state <> 'closed'::text);
@@ -4032,6 +4242,22 @@ CREATE INDEX subscription_segment_by_time ON meterbook.subscription_segment USIN
 CREATE INDEX usage_delta_of_period ON meterbook.usage_delta USING btree (entity_id, period_id);
 
 ALTER INDEX meterbook.usage_log_pkey ATTACH PARTITION meterbook.usage_log_default_pkey;
+
+CREATE TRIGGER act_log_is_append_only BEFORE DELETE OR UPDATE ON meterbook.act_log FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.act_log ENABLE ALWAYS TRIGGER act_log_is_append_only;
+
+CREATE TRIGGER act_log_is_not_truncated BEFORE TRUNCATE ON meterbook.act_log FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.act_log ENABLE ALWAYS TRIGGER act_log_is_not_truncated;
+
+CREATE TRIGGER act_outcome_is_append_only BEFORE DELETE OR UPDATE ON meterbook.act_outcome FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.act_outcome ENABLE ALWAYS TRIGGER act_outcome_is_append_only;
+
+CREATE TRIGGER act_outcome_is_not_truncated BEFORE TRUNCATE ON meterbook.act_outcome FOR EACH STATEMENT EXECUTE FUNCTION meterbook.refuse_change();
+
+ALTER TABLE meterbook.act_outcome ENABLE ALWAYS TRIGGER act_outcome_is_not_truncated;
 
 CREATE TRIGGER charge_is_append_only BEFORE DELETE OR UPDATE ON meterbook.charge FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
 
@@ -4127,6 +4353,9 @@ CREATE TRIGGER usage_log_is_not_truncated BEFORE TRUNCATE ON meterbook.usage_log
 
 ALTER TABLE meterbook.usage_log_default ENABLE ALWAYS TRIGGER usage_log_is_not_truncated;
 
+ALTER TABLE ONLY meterbook.api_key
+    ADD CONSTRAINT api_key_replaces_a_key FOREIGN KEY (replaces) REFERENCES meterbook.api_key(id);
+
 ALTER TABLE ONLY meterbook.member
     ADD CONSTRAINT member_actor_id_fkey FOREIGN KEY (actor_id) REFERENCES meterbook.actor(id);
 
@@ -4148,6 +4377,7 @@ ALTER TABLE ONLY meterbook.workspace
 GRANT USAGE ON SCHEMA meterbook TO meterbook_writer;
 GRANT USAGE ON SCHEMA meterbook TO meterbook_reader;
 GRANT USAGE ON SCHEMA meterbook TO meterbook_importer;
+GRANT USAGE ON SCHEMA meterbook TO meterbook_keeper;
 
 REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
@@ -4182,6 +4412,10 @@ GRANT ALL ON FUNCTION meterbook.arm_marks(the_entity bigint, the_period bigint) 
 REVOKE ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.attribute(actors text[], entities text[], workspaces text[], at timestamp with time zone, lock_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
@@ -4272,6 +4506,13 @@ REVOKE ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) FROM
 GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.end_act(the_act bigint, outcome text, code text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.end_act(the_act bigint, outcome text, code text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.end_act(the_act bigint, outcome text, code text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.end_api_key(the_id bigint, ends_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.end_api_key(the_id bigint, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_keeper;
+
 REVOKE ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) TO meterbook_importer;
@@ -4299,6 +4540,8 @@ GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
 REVOKE ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.erase_acts(person text, the_actor bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_writer;
@@ -4330,6 +4573,13 @@ GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigin
 REVOKE ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.api_key TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.api_key TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.find_api_key(the_prefix text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.find_api_key(the_prefix text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.find_api_key(the_prefix text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fingerprint(actor text, category text, source text, description text, amount numeric, currency text) TO meterbook_writer;
@@ -4401,9 +4651,23 @@ GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.key_weight(key uuid) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.known_entity(entity text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.known_entity(entity text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.lock_and_fold_period(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_writer;
@@ -4441,9 +4705,16 @@ GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at t
 
 REVOKE ALL ON FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.make_api_key(prefix text, digest bytea, name text, scopes text[], by_whom text, expires_at timestamp with time zone, replaces bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.make_api_key(prefix text, digest bytea, name text, scopes text[], by_whom text, expires_at timestamp with time zone, replaces bigint, at timestamp with time zone) TO meterbook_keeper;
+
 REVOKE ALL ON FUNCTION meterbook.months_after(anchor timestamp with time zone, months integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.move_credits(from_entity bigint, to_entity bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.note_api_key_use(the_id bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_writer;
@@ -4686,6 +4957,15 @@ GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[],
 REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE meterbook.act_detail TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.act_detail TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.act_log TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.act_log TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.act_outcome TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.act_outcome TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_importer;

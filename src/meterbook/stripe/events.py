@@ -188,6 +188,8 @@ _TRANSLATORS: Mapping[str, Callable[[Fields], Iterator[Effect]]] = {
     "charge.dispute.created": _disputed,
     "charge.dispute.closed": _dispute_closed,
 }
+WEBHOOK_PATH = "/stripe/webhook"
+"""Where our server takes them."""
 KINDS = (
     "customer.subscription.created",
     "customer.subscription.updated",

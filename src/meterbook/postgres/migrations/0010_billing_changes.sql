@@ -144,6 +144,7 @@ begin
   perform meterbook.end_subscriptions(the_entity, moment);
   update meterbook.entity_limit l set set_by = '#' || the_actor where l.set_by = delete_user.person;
   perform meterbook.erase_stripe_events(the_entity);
+  perform meterbook.erase_acts(delete_user.person, the_actor);
   update meterbook.actor a set external_id = null, payer_id = the_entity, payer_until = 'infinity' where a.id = the_actor;
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;

@@ -14,6 +14,7 @@ from psycopg_pool import PoolTimeout
 
 from meterbook.book.group_commit_threads import GroupCommit
 from meterbook.book.groups import (
+    ENTRIES_PER_GROUP_MAX,
     GROUP_ATTRIBUTE_WAIT_MS,
     GROUP_KEY_WAIT_MS,
     KEY_POLL_S,
@@ -28,15 +29,17 @@ from meterbook.core.entries import Entry, Usage, check_each_entry, check_entries
 from meterbook.core.entry_pages import EntryFilter, EntryPage
 from meterbook.core.period_facts import Period
 from meterbook.core.plans import Catalog
-from meterbook.core.recorded import Answer, BulkRecorded, Recorded
+from meterbook.core.recorded import Answer, BulkRecorded, EachRecorded, Recorded
 from meterbook.core.upkeep import Compacted, Difference, Finding
 from meterbook.core.usage_report import UsageReport
-from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable
+from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable, MeterbookError
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
+from meterbook.sync.book.keys import KeyCalls
+from meterbook.sync.book.overview import OverviewCalls
 from meterbook.sync.book.stripe import StripeCalls
 from meterbook.sync.operations import change_membership
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
@@ -48,7 +51,7 @@ from meterbook.sync.operations.give_back import give_back
 from meterbook.sync.operations.list_entries import list_entries
 from meterbook.sync.operations.put_subscription import SubscriptionTerms, put_subscription
 from meterbook.sync.operations.read_usage import list_periods, read_usage
-from meterbook.sync.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest
+from meterbook.sync.operations.record_bulk import COPY_FROM, BulkTally, copy_usage, plan_copy, record_rest, refused_each
 from meterbook.sync.operations.record_cumulative import record_cumulative, running_total
 from meterbook.sync.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
 from meterbook.sync.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
@@ -155,7 +158,7 @@ def _open_at(
         pool.close()
 
 
-class Book(BillingCalls, StripeCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
@@ -219,11 +222,9 @@ class Book(BillingCalls, StripeCalls):
         if conn is not None:
             return self._record_in(conn, sound)
         answers = self._write_together(sound) if sound else []
-        if not {answer.outcome for answer in answers} <= SOUND:
-            with self._pool.connection() as own:
-                refusal = find_refusal(own, sound, answers)
-            if refusal is not None:
-                raise refusal
+        refusal = self._find_refusal(sound, answers)
+        if refusal is not None:
+            raise refusal
         return recorded(answers)
 
     def record_bulk(self, entries: Sequence[Usage | Mapping[str, Any]]) -> BulkRecorded:
@@ -247,6 +248,17 @@ class Book(BillingCalls, StripeCalls):
             record_rest(conn, rest, self._attribute_on(conn), self._at(), tally)
         self._repeats_seen = tally.repeats_seen
         return tally.result()
+
+    def record_each(self, entries: Sequence[Usage | Mapping[str, Any]]) -> list[EachRecorded]:
+        """Takes what is sound, and says of each entry what became of it, in the call's order; the same rules otherwise.
+
+        Raises what is retryable; then part may have landed, and the same call again finishes it.
+        """
+        sound, problems = check_each_entry(entries, self._catalog.currency)
+        became = {each.index: EachRecorded("refused", problem=each) for each in problems}
+        for start in range(0, len(sound), ENTRIES_PER_GROUP_MAX):
+            became |= self._record_sound(sound[start : start + ENTRIES_PER_GROUP_MAX])
+        return [became.get(index) or EachRecorded("nothing") for index in range(len(entries))]
 
     def record_cumulative(
         self,
@@ -465,6 +477,26 @@ class Book(BillingCalls, StripeCalls):
         self._drain_holds()
 
     # -------------------------------------------------------------------------------------------------------------- private
+
+    def _find_refusal(self, entries: Sequence[Entry], answers: Sequence[Answer]) -> MeterbookError | None:
+        if {answer.outcome for answer in answers} <= SOUND:
+            return None
+        with self._pool.connection() as own:
+            return find_refusal(own, entries, answers)
+
+    def _record_sound(self, entries: Sequence[Entry]) -> dict[int | None, EachRecorded]:
+        """Without those that are refused for good, as often as it takes; by their places in the call."""
+        became: dict[int | None, EachRecorded] = {}
+        left = entries
+        while left:
+            answers = self._write_together(left)
+            refusal = self._find_refusal(left, answers)
+            if refusal is None:
+                written = zip(left, recorded(answers).entries, strict=True)
+                return became | {one.position: EachRecorded(its.outcome, its) for one, its in written}
+            became |= refused_each(refusal)
+            left = [entry for entry in left if entry.position not in became]
+        return became
 
     def _write_together(self, entries: Sequence[Entry]) -> list[Answer]:
         """In a commit shared with other callers, whom no wait of these entries holds up: neither for a key nor for who pays."""

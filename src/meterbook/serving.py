@@ -1,0 +1,181 @@
+"""A server, put together: the HTTP door and the worker in one process, on one ledger, until SIGTERM or Ctrl-C.
+
+Below the commands and above the doors, so that no door knows another.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+
+import meterbook
+from meterbook.book import Book
+from meterbook.console.app import console_routes
+from meterbook.console.desk import Desk
+from meterbook.errors import InvalidSettings
+from meterbook.http.app import make_app
+from meterbook.http.door import Door, quiet_libraries
+from meterbook.http.protocol import TimedProtocol
+from meterbook.settings import Settings
+from meterbook.stripe.gateway import StripeAccount
+from meterbook.worker import RHYTHM, keep_working
+
+BACKLOG = 2048
+Opening = Callable[[], AbstractAsyncContextManager[Book]]
+
+
+def opening_of(settings: Settings) -> AbstractAsyncContextManager[Book]:
+    """The ledger that the settings name."""
+    account = StripeAccount(
+        settings.stripe_api_key.get_secret_value(), settings.webhook_secrets, settings.stripe_api_base
+    )
+    return meterbook.open(
+        None if settings.url is None else settings.url.get_secret_value(),
+        catalog=settings.catalog,
+        home=settings.home,
+        connections_max=settings.connections_max,
+        stripe=account if account.api_key or account.webhook_secrets else None,
+    )
+
+
+async def serve(settings: Settings, opening: Opening, tell_address: Callable[[str], None]) -> None:
+    """Listens first, so that a taken port is told before a ledger is opened. What was acknowledged is committed when this returns.
+
+    Raises what no waiting mends: a ledger that can't be opened, settings that are wrong.
+    """
+    quiet_libraries()
+    log = make_log(settings.log_format)
+    with _listening(settings) as listener:
+        async with opening() as book:
+            door = Door(book, settings, log=log)
+            server = _Server(_configured(door), door)
+            stop = asyncio.Event()
+            _stop_on_signals(server, stop)
+            working = [asyncio.create_task(server.serve(sockets=[listener]), name="server")]
+            if settings.worker:
+                work = keep_working(lambda: _same(book), RHYTHM, stop, log.info)
+                working.append(asyncio.create_task(work, name="worker"))
+            address = _address(listener)
+            log.info("serving", address=address, engine=book.engine, worker=settings.worker)
+            tell_address(address)
+            await _until_one_ends(working, server, stop)
+            log.info("stopping")
+        log.info("stopped")
+
+
+async def _until_one_ends(working: list[asyncio.Task[None]], server: "_Server", stop: asyncio.Event) -> None:
+    """A worker that can't go on takes the server with it: half a server is worse than one that is started again."""
+    await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+    server.leave()
+    stop.set()
+    await asyncio.wait(working, timeout=server.config.timeout_graceful_shutdown)
+    for task in working:
+        task.cancel()
+    ended = await asyncio.gather(*working, return_exceptions=True)
+    for each in ended:
+        if isinstance(each, Exception):
+            raise each
+
+
+class _Server(uvicorn.Server):
+    """Signals are ours: uvicorn raises them again at its end, before the ledger is closed."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def leave(self) -> None:
+        self._door.is_closing = True
+        self.should_exit = True
+
+
+def _configured(door: Door) -> uvicorn.Config:
+    settings = door.settings
+    return uvicorn.Config(
+        make_app(door, *([console_routes(Desk(door.book, settings))] if settings.console else [])),
+        http=TimedProtocol.within(settings.header_timeout_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+
+
+def _stop_on_signals(server: _Server, stop: asyncio.Event) -> None:
+    def leave() -> None:
+        server.leave()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, leave)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise InvalidSettings([f"can't listen at {settings.host} port {settings.port}: {error.strerror}"]) from error
+    with listener:
+        yield listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def _same(book: Book) -> AsyncIterator[Book]:
+    yield book
+
+
+def make_log(style: str) -> structlog.stdlib.BoundLogger:
+    """One line an event on standard error; no value of it is a secret or a body."""
+    shown = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            shown,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        cache_logger_on_first_use=False,
+    )
+    log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    below = logging.getLogger("uvicorn.error")
+    below.handlers, below.propagate = [_Forwarding(log)], False
+    below.setLevel(logging.WARNING)
+    return log
+
+
+class _Forwarding(logging.Handler):
+    """What uvicorn has to say, as a line like all others."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts: dict[str, str] = {"reason": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            facts["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+        self._log.log(record.levelno, "uvicorn", **facts)
