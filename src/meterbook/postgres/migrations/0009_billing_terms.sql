@@ -275,12 +275,16 @@ end $$;
 
 create function meterbook.lock_and_read_period(the_entity bigint, the_period bigint default null, at timestamptz default null) returns json
 language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
--- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
+-- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none, or it is
+-- billed elsewhere still.
 declare
   moment timestamptz := coalesce(meterbook.permitted(lock_and_read_period.at), clock_timestamp());
   wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
   state  text := meterbook.lock_period(the_entity, wanted);
 begin
+  if exists (select from meterbook.shadowed_entity s where s.entity_id = the_entity) then
+    return json_build_object('state', null, 'period', null);
+  end if;
   return json_build_object('state', state, 'period', meterbook.period_terms(the_entity, wanted, moment, breakdowns => false));
 end $$;
 

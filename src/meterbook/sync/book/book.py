@@ -37,6 +37,7 @@ from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
+from meterbook.sync.book.cutover import CutoverCalls
 from meterbook.sync.book.stripe import StripeCalls
 from meterbook.sync.operations import change_membership
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage, resolve_attribution
@@ -155,7 +156,7 @@ def _open_at(
         pool.close()
 
 
-class Book(BillingCalls, StripeCalls):
+class Book(BillingCalls, StripeCalls, CutoverCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
