@@ -12,6 +12,7 @@ from tests.legacy_product.history import Product
 ORIGIN = load_mapping()
 START = P1[0]
 DAY = timedelta(days=1)
+FOUR, FIVE = Decimal(4), Decimal(5)
 
 
 async def switch(book: Book) -> None:
@@ -42,7 +43,7 @@ async def test_s25_usage_is_baseline_and_ledger_once(legacy_url: str, book: Book
     assert (usage.total, usage.baseline) == (Decimal("21.50"), Decimal("18.40"))
 
 
-async def test_s28_first_contact_is_not_usage_zero(legacy_url: str, book: Book, clock: Clock) -> None:
+async def test_s28_first_contact_is_not_usage_zero(legacy_url: str, book: Book) -> None:
     """A free user's counter of 4.00: everybody says 4.00 of 5.00, a warning at 80 %."""
     product = Product()
     person(product, "u", None)
@@ -51,8 +52,8 @@ async def test_s28_first_contact_is_not_usage_zero(legacy_url: str, book: Book, 
     await switch(book)
     usage = await book.usage("user:u")
     check = await book.check("u")
-    assert (usage.total, usage.limit, usage.percent, usage.status) == (4, 5, 80, "warning")
-    assert (check.used, check.limit) == (4, 5)
+    assert (usage.total, usage.limit, usage.percent, usage.status) == (FOUR, FIVE, Decimal(80), "warning")
+    assert (check.used, check.limit) == (FOUR, FIVE)
 
 
 async def test_s29_legacy_days_are_refreshed(legacy_url: str, book: Book, clock: Clock) -> None:
@@ -113,13 +114,13 @@ async def test_s79_the_free_baseline_waits_while_a_plan_is_paid(legacy_url: str,
     await switch(book)
     await use(book, "u", "1.50")
     before = await book.usage("user:u")
-    assert (before.total, before.percent, before.status) == (Decimal("4.50"), 90, "warning")
+    assert (before.total, before.percent, before.status) == (Decimal("4.50"), Decimal(90), "warning")
     clock.now = utc(2026, 6, 10)
     await subscribe(book, "user:u", window=(utc(2026, 6, 10), utc(2026, 7, 10)))
-    assert ((await book.usage("user:u")).total, (await book.usage("user:u")).limit) == (0, 30)
+    assert ((await book.usage("user:u")).total, (await book.usage("user:u")).limit) == (Decimal(0), Decimal(30))
     clock.now = utc(2026, 6, 20)
     await subscribe(book, "user:u", window=(utc(2026, 6, 10), utc(2026, 7, 10)), status="canceled")
-    assert ((await book.usage("user:u")).total, (await book.usage("user:u")).limit) == (Decimal("4.50"), 5)
+    assert ((await book.usage("user:u")).total, (await book.usage("user:u")).limit) == (Decimal("4.50"), FIVE)
 
 
 async def test_pooled_days_have_one_cap(legacy_url: str, book: Book, clock: Clock) -> None:
@@ -151,8 +152,8 @@ async def test_who_joined_counts_from_the_first_day_that_the_organization_paid(
     clock.now = START + 10 * DAY
     await switch(book)
     own, pool = await book.usage("user:member"), await book.usage("organization:team")
-    assert (own.baseline, own.refresh) == (4, Decimal("1.00"))
-    assert (pool.baseline, pool.refresh) == (3, Decimal("1.50"))
+    assert (own.baseline, own.refresh) == (FOUR, Decimal("1.00"))
+    assert (pool.baseline, pool.refresh) == (Decimal(3), Decimal("1.50"))
 
 
 async def test_the_counter_is_what_is_owed_and_the_oldest_rows_date_it(
@@ -171,11 +172,11 @@ async def test_the_counter_is_what_is_owed_and_the_oldest_rows_date_it(
     await switch(book)
     below, above = await book.usage("user:below"), await book.usage("user:above")
     assert dict(below.by_day) == {0: 1, 1: 1, 2: Decimal("0.50")}
-    assert (above.total, above.refresh) == (5, Decimal("1.00"))
+    assert (above.total, above.refresh) == (FIVE, Decimal("1.00"))
 
 
-async def test_billed_credits_limits_and_blocks_go_over(legacy_url: str, book: Book, clock: Clock) -> None:
-    """What the product had billed is billed, without a second invoice; credits, limit and block are the entity's, an organization's its owner's."""
+async def test_billed_credits_limits_and_blocks_go_over(legacy_url: str, book: Book) -> None:
+    """What the product had billed is billed, without a second invoice; an organization's bills and block are its owner's."""
     product = Product()
     _team(product, limit="450.5")
     owner = product.users["owner"]
@@ -186,7 +187,7 @@ async def test_billed_credits_limits_and_blocks_go_over(legacy_url: str, book: B
     await switch(book)
     team, own = await book.usage("organization:team"), await book.usage("user:u")
     assert (team.billed_cents, team.facts.blocks, team.limit) == (100_00, ("payment_failed",), Decimal("450.50"))
-    assert ((await book.credits("user:u")).balance_cents, own.limit) == (25_10, 75)
+    assert ((await book.credits("user:u")).balance_cents, own.limit) == (25_10, Decimal(75))
     assert await book.outbox() == []
     assert [one.kind for one in await book.charges("organization:team")] == ["carried"]
     assert await book.verify() == []

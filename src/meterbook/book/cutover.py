@@ -181,7 +181,7 @@ class Cutover:
         return counters
 
     async def _begin_people(self, after: str, since: datetime, at: datetime) -> Begun:
-        return await begin_people(self._conn, self._tables, self._catalog, self._attribute, after, since, at)
+        return await begin_people(self._conn, await self._context(at), self._attribute, after, since)
 
     async def _begin_organizations(self, after: str, since: datetime, at: datetime) -> Begun:
         return await begin_organizations(self._conn, self._tables, after, since, at)
@@ -433,9 +433,11 @@ class Cutover:
     def _book_clock(self) -> datetime | None:
         return self._book._at()  # noqa: SLF001  the Book's clock is everybody's
 
-    async def _context(self) -> CutoverStep:
+    async def _context(self, at: datetime | None = None) -> CutoverStep:
         everywhere = self._book._attribute  # noqa: SLF001  the Book's own calls need the same
-        return CutoverStep(self._tables, self._catalog, everywhere, self._feed, await self._now(), self._book_clock())
+        return CutoverStep(
+            self._tables, self._catalog, everywhere, self._feed, at or await self._now(), self._book_clock()
+        )
 
     async def _now(self) -> datetime:
         (said,) = await cutover.records_of(self._conn, "read_cutover", {"at": self._book_clock()})

@@ -11,8 +11,8 @@ from psycopg import AsyncConnection
 from meterbook.core.cutover import pooled_days
 from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
 from meterbook.core.money import ZERO
-from meterbook.core.plans import Catalog
 from meterbook.operations.attribute_usage import Attribute, Parties
+from meterbook.operations.cutover_step import CutoverStep
 from meterbook.postgres import cutover
 from meterbook.postgres.cutover import LegacyTables
 
@@ -35,7 +35,7 @@ class StalePerson:
 class Place:
     """Of one user: the payer with its running period, and the user as an entity with its own.
 
-    `unexplained`: what the ledger has of the user in a period that was never compared with a counter.
+    `unexplained`: what the ledger has of the user in a period that was never compared, under keys that are no audit row's.
     """
 
     user_id: str
@@ -68,15 +68,10 @@ _Counter = tuple[str, str, str, int, int]
 
 
 async def begin_people(
-    conn: AsyncConnection[Any],
-    tables: LegacyTables,
-    catalog: Catalog,
-    attribute: Attribute,
-    after: str,
-    since: datetime,
-    at: datetime,
+    conn: AsyncConnection[Any], step: CutoverStep, attribute: Attribute, after: str, since: datetime
 ) -> Begun:
     """One page of users whose counters have no place yet, or another one by now. `since`: rows from then on may be late."""
+    at = step.at
     stale = await cutover.rows_of(
         conn, StalePerson, "list_stale_people", {"after": after, "rows": PEOPLE_PER_PAGE, "at": at}
     )
@@ -95,7 +90,7 @@ async def begin_people(
     counters: list[_Counter] = []
     for person in people:
         place = places[person.user_id]
-        reason = _reason_against(person, place, subscriptions, catalog)
+        reason = _reason_against(person, place, subscriptions, step)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 await note_refusal(conn, subject, f"{person.entity} {reason}", at)
@@ -108,14 +103,14 @@ async def begin_people(
             counters.append((f"kept:{person.user_id}", "kept", person.user_id, place.own_id, place.own_period))
         elif place.own_period is not None and place.payer_id != place.own_id:
             await begin_bare(conn, place.own_id, place.own_period, at)
-    entities = await _begin(conn, tables, counters, since, at)
+    entities = await _begin(conn, step.tables, counters, since, at)
     return Begun(len(counters), entities, stale[-1].user_id)
 
 
 def _reason_against(
-    person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], catalog: Catalog
+    person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], step: CutoverStep
 ) -> str | None:
-    refused = [one.message for one in person_findings(person, subscriptions, catalog) if one.refused]
+    refused = [one.message for one in person_findings(person, subscriptions, step.catalog) if one.refused]
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None

@@ -25,7 +25,7 @@ OVERLAP_S = 600
 
 @dataclass(slots=True)
 class FreshRow:
-    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has under its key already."""
+    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has of it; `in_base`: the baseline has it too."""
 
     id: str
     reading: Reading
@@ -35,6 +35,7 @@ class FreshRow:
     occurred_at: datetime
     said: Mapping[str, Any]
     recorded: Decimal | None
+    in_base: bool = False
     refused: str | None = None
 
 
@@ -86,7 +87,7 @@ def _fresh(said: Mapping[str, Any], reading: Reading, entity_id: int, epoch: int
     recorded = None if said["recorded"] is None else Decimal(said["recorded"])
     amount = ZERO if said["amount"] is None else Decimal(said["amount"])
     at = datetime.fromisoformat(said["occurred_at"])
-    return FreshRow(said["id"], reading, entity_id, epoch, amount, at, said, recorded)
+    return FreshRow(said["id"], reading, entity_id, epoch, amount, at, said, recorded, said["in_base"])
 
 
 async def feed_entities(
@@ -101,6 +102,7 @@ async def feed_entities(
     await _record(conn, step, kept, looked, entities)
     await _note_rows(conn, kept, switched=False)
     await _note_looks(conn, looked, kept, fell, step.at)
+    await _lower_bases(conn, step, looked, [row for row in kept if row.in_base])
     await _begin_fallen(conn, step, looked, fallen, overlap_s)
     refused = sum(1 for row in kept if row.refused is not None)
     return Fed(len(kept) - refused, refused, looked.has_more)
@@ -167,7 +169,7 @@ async def _note_looks(
 ) -> None:
     """What each counter said, and by how much each entity differs now that its rows are in."""
     added: dict[str, Decimal] = {}
-    for row in rows:
+    for row in (one for one in rows if not one.in_base):
         added[row.reading.name] = added.get(row.reading.name, ZERO) + (row.recorded or ZERO)
     readings = [reading for found in looked.readings.values() for reading in found if reading.name not in fell]
     if readings and not looked.has_more:
@@ -184,6 +186,18 @@ async def _note_looks(
     }
     arguments = {"entities": list(differences), "differences": list(differences.values()), "at": at}
     await cutover.change(conn, "note_difference", arguments)
+
+
+async def _lower_bases(conn: AsyncConnection[Any], step: CutoverStep, looked: Looked, rows: Sequence[FreshRow]) -> None:
+    """A writer of both had moved its counter before the epoch began, and was recorded after it: the baseline gives way."""
+    parts: dict[str, Decimal] = {}
+    for row in rows:
+        parts[row.reading.name] = parts.get(row.reading.name, ZERO) + (row.recorded or ZERO)
+    if not parts:
+        return
+    await cutover.change(conn, "lower_bases", {"names": list(parts), "amounts": list(parts.values())})
+    for entity in sorted({row.entity_id for row in rows}):
+        await set_baseline_of(conn, step.tables, entity, looked.periods[entity], step.at)
 
 
 async def _begin_fallen(

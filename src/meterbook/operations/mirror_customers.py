@@ -60,20 +60,20 @@ class Mirror:
 
     async def run(self) -> None:
         for organization in await self._changed(ChangedOrganization, "list_changed_organizations"):
-            await self._kept(f"organization:{organization.id}", self._organization(organization))
+            await self._kept(f"organization:{organization.id}", self._organization, organization)
         for member in await self._changed(ChangedMember, "list_changed_members"):
-            await self._kept(f"user:{member.user_id}", self._member(member))
+            await self._kept(f"user:{member.user_id}", self._member, member)
         for subscription in await self._changed(ChangedSubscription, "list_changed_subscriptions"):
-            await self._kept(subscription.owner, self._subscription(subscription))
+            await self._kept(subscription.owner, self._subscription, subscription)
 
     async def _changed(self, kind: type[Any], statement: str) -> Sequence[Any]:
         arguments = {"rows": ROWS_PER_PAGE * 20, "entitled": list(ENTITLED)}
         return await cutover.rows_of(self._conn, kind, statement, arguments)
 
-    async def _kept(self, subject: str, telling: Any) -> None:
+    async def _kept(self, subject: str, tell: Any, said: Any) -> None:
         try:
             async with self._conn.transaction():
-                await telling
+                await tell(said)
         except MeterbookError as error:
             if error.retryable:
                 raise

@@ -141,16 +141,20 @@ where c.user_id > %(after)s and coalesce(was.state, 'rolled_back') in ('shadow',
 order by c.user_id limit %(rows)s
 
 -- name: list_places
--- Whose each user's counters are now: the payer of the running one, the user of the kept one; with the running period of each.
+-- Whose each user's counters are now: the payer of the running one, the user of the kept one; with the running period of each. unexplained: what the
+-- ledger has of a user who was never compared, under other keys than their audit rows'.
 select a.external_id as user_id, payer.id as payer_id, payer.kind || ':' || payer.external_id as payer, pay.home_id as payer_period,
        own.id as own_id, mine.home_id as own_period,
-       case when not exists (select from meterbook.cutover_entity e where e.entity_id = payer.id)
-            then coalesce(meterbook.sum_held(payer.id, pay.home_id, a.external_id, %(at)s::timestamptz), 0) else 0 end as unexplained
+       case when held.amount > 0 and not exists (select from meterbook.cutover_entity e where e.entity_id = payer.id)
+            then held.amount - coalesce((select sum(n.amount) from pg_temp.legacy_audit x join meterbook.event_key n on n.key = meterbook.event_key('legacy:' || x.id)
+                                         where x.user_id = a.external_id and n.entity_id = payer.id and n.period_id = pay.home_id), 0)
+            else 0 end as unexplained
 from meterbook.actor a
 join meterbook.billing_entity payer on payer.id = a.payer_id
 join meterbook.period_clock pay on pay.entity_id = payer.id
 join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
 left join meterbook.period_clock mine on mine.entity_id = own.id
+cross join lateral (select coalesce(meterbook.sum_held(payer.id, pay.home_id, a.external_id, %(at)s::timestamptz), 0) as amount) held
 where a.external_id = any (%(users)s::text[])
 
 -- name: list_organization_places
@@ -179,8 +183,8 @@ valued as materialized (
   left join pg_temp.legacy_organization o on p.kind = 'departed' and o.id = p.owner
   left join meterbook.cutover_counter k on k.name = p.name),
 counted as (
-  insert into meterbook.cutover_row (audit_id, counter, epoch, amount)
-  select a.id, v.name, v.epoch, 0 from valued v join pg_temp.legacy_audit a on a.user_id = v.owner and a.indexed_at >= v.since
+  insert into meterbook.cutover_row (audit_id, counter, epoch, amount, is_held)
+  select a.id, v.name, v.epoch, 0, exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || a.id)) from valued v join pg_temp.legacy_audit a on a.user_id = v.owner and a.indexed_at >= v.since
   where v.kind = 'running' on conflict (audit_id) do nothing),
 begun as (
   insert into meterbook.cutover_counter (name, kind, owner, entity_id, period_id, epoch, base, held, seen, seen_last, looked_at)
@@ -274,7 +278,8 @@ order by 1
 select k.name, k.looked_at - make_interval(secs => %(overlap_s)s) as since from meterbook.cutover_counter k where k.entity_id = any (%(entities)s::bigint[])
 
 -- name: read_counters
--- These counters and the audit rows that nobody has looked at, from one snapshot: what the rows add is in the counters, or on its way there.
+-- These counters and the audit rows that nobody has looked at, from one snapshot: what the rows add is in the counters, or on its way there. Rows
+-- that are in the baseline come again when a writer of both has recorded them since.
 select k.entity_id, k.period_id, k.epoch, k.name, k.kind, k.owner, k.base, k.held, k.seen, k.seen_last, k.moved, k.absorbed, k.absorptions,
        coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value, coalesce(c.last, 0) as last,
        coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch and r.is_switched = %(switched)s), 0) as rows,
@@ -284,11 +289,13 @@ join meterbook.cutover_counter k on k.name = look.name
 left join pg_temp.legacy_counter c on k.kind <> 'departed' and c.user_id = k.owner
 left join pg_temp.legacy_organization o on k.kind = 'departed' and o.id = k.owner
 left join lateral (
-  select jsonb_agg(jsonb_build_object('id', a.id, 'amount', a.amount::text, 'occurred_at', a.occurred_at, 'source', a.source, 'description', a.description,
+  select jsonb_agg(jsonb_build_object('id', a.id, 'in_base', a.in_base, 'amount', a.amount::text, 'occurred_at', a.occurred_at, 'source', a.source, 'description', a.description,
                                       'category', a.category, 'workflow', a.workflow, 'execution', a.execution, 'recorded', n.amount::text)) as rows
-  from (select x.* from pg_temp.legacy_audit x
+  from (select x.*, known.audit_id is not null as in_base
+        from pg_temp.legacy_audit x left join meterbook.cutover_row known on known.audit_id = x.id
         where k.kind = 'running' and x.user_id = k.owner and x.indexed_at >= look.since
-          and not exists (select from meterbook.cutover_row r where r.audit_id = x.id) limit %(rows_max)s) a
+          and (known.audit_id is null or (known.amount = 0 and not known.is_held and known.refused is null
+               and exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || x.id)))) limit %(rows_max)s) a
   left join meterbook.event_key n on n.key = meterbook.event_key('legacy:' || a.id)) fresh on true
 order by k.entity_id, k.name
 
@@ -298,7 +305,12 @@ insert into meterbook.cutover_row (audit_id, counter, epoch, amount, day, is_swi
 select u.id, u.counter, u.epoch, u.amount, u.day, %(switched)s, u.refused
 from unnest(%(ids)s::text[], %(counters)s::text[], %(epochs)s::integer[], %(amounts)s::numeric[], %(days)s::integer[], %(refused)s::text[])
   u(id, counter, epoch, amount, day, refused)
-on conflict (audit_id) do nothing
+on conflict (audit_id) do update set (counter, epoch, amount, is_switched) = (excluded.counter, excluded.epoch, excluded.amount, excluded.is_switched)
+where cutover_row.amount = 0
+
+-- name: lower_bases
+-- What is in the ledger by now is in no baseline.
+update meterbook.cutover_counter k set base = k.base - u.amount from unnest(%(names)s::text[], %(amounts)s::numeric[]) u(name, amount) where k.name = u.name
 
 -- name: note_looks
 -- Until the switch: what the counters said when the ledger was last fed.

@@ -69,12 +69,14 @@ create table meterbook.cutover_row (
   epoch       integer not null,
   amount      numeric not null,
   day         integer,
+  is_held     boolean not null default false,
   is_switched boolean not null default false,
   refused     text
 );
 create index cutover_row_of_counter on meterbook.cutover_row (counter, epoch);
 comment on table meterbook.cutover_row is
-  'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, or refused. is_switched: recorded by a writer of both after the switch.';
+  'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, held, or refused. is_held: the ledger had it before its epoch '
+  'began. is_switched: recorded by a writer of both after the switch.';
 
 create function meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamptz) returns numeric
 language sql stable as $$

@@ -188,7 +188,7 @@ class Cutover:
         return counters
 
     def _begin_people(self, after: str, since: datetime, at: datetime) -> Begun:
-        return begin_people(self._conn, self._tables, self._catalog, self._attribute, after, since, at)
+        return begin_people(self._conn, self._context(at), self._attribute, after, since)
 
     def _begin_organizations(self, after: str, since: datetime, at: datetime) -> Begun:
         return begin_organizations(self._conn, self._tables, after, since, at)
@@ -438,9 +438,9 @@ class Cutover:
     def _book_clock(self) -> datetime | None:
         return self._book._at()  # noqa: SLF001  the Book's clock is everybody's
 
-    def _context(self) -> CutoverStep:
+    def _context(self, at: datetime | None = None) -> CutoverStep:
         everywhere = self._book._attribute  # noqa: SLF001  the Book's own calls need the same
-        return CutoverStep(self._tables, self._catalog, everywhere, self._feed, self._now(), self._book_clock())
+        return CutoverStep(self._tables, self._catalog, everywhere, self._feed, at or self._now(), self._book_clock())
 
     def _now(self) -> datetime:
         (said,) = cutover.records_of(self._conn, "read_cutover", {"at": self._book_clock()})

@@ -12,8 +12,8 @@ from psycopg import Connection
 from meterbook.core.cutover import pooled_days
 from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
 from meterbook.core.money import ZERO
-from meterbook.core.plans import Catalog
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
+from meterbook.sync.operations.cutover_step import CutoverStep
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
 
@@ -36,7 +36,7 @@ class StalePerson:
 class Place:
     """Of one user: the payer with its running period, and the user as an entity with its own.
 
-    `unexplained`: what the ledger has of the user in a period that was never compared with a counter.
+    `unexplained`: what the ledger has of the user in a period that was never compared, under keys that are no audit row's.
     """
 
     user_id: str
@@ -68,16 +68,9 @@ _Counter = tuple[str, str, str, int, int]
 """Name, kind, owner, entity, period."""
 
 
-def begin_people(
-    conn: Connection[Any],
-    tables: LegacyTables,
-    catalog: Catalog,
-    attribute: Attribute,
-    after: str,
-    since: datetime,
-    at: datetime,
-) -> Begun:
+def begin_people(conn: Connection[Any], step: CutoverStep, attribute: Attribute, after: str, since: datetime) -> Begun:
     """One page of users whose counters have no place yet, or another one by now. `since`: rows from then on may be late."""
+    at = step.at
     stale = cutover.rows_of(conn, StalePerson, "list_stale_people", {"after": after, "rows": PEOPLE_PER_PAGE, "at": at})
     if not stale:
         return Begun(0, frozenset(), None)
@@ -92,7 +85,7 @@ def begin_people(
     counters: list[_Counter] = []
     for person in people:
         place = places[person.user_id]
-        reason = _reason_against(person, place, subscriptions, catalog)
+        reason = _reason_against(person, place, subscriptions, step)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 note_refusal(conn, subject, f"{person.entity} {reason}", at)
@@ -105,14 +98,14 @@ def begin_people(
             counters.append((f"kept:{person.user_id}", "kept", person.user_id, place.own_id, place.own_period))
         elif place.own_period is not None and place.payer_id != place.own_id:
             begin_bare(conn, place.own_id, place.own_period, at)
-    entities = _begin(conn, tables, counters, since, at)
+    entities = _begin(conn, step.tables, counters, since, at)
     return Begun(len(counters), entities, stale[-1].user_id)
 
 
 def _reason_against(
-    person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], catalog: Catalog
+    person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], step: CutoverStep
 ) -> str | None:
-    refused = [one.message for one in person_findings(person, subscriptions, catalog) if one.refused]
+    refused = [one.message for one in person_findings(person, subscriptions, step.catalog) if one.refused]
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None

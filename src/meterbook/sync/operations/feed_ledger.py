@@ -26,7 +26,7 @@ OVERLAP_S = 600
 
 @dataclass(slots=True)
 class FreshRow:
-    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has under its key already."""
+    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has under its key; `in_base`: the baseline has it too."""
 
     id: str
     reading: Reading
@@ -36,6 +36,7 @@ class FreshRow:
     occurred_at: datetime
     said: Mapping[str, Any]
     recorded: Decimal | None
+    in_base: bool = False
     refused: str | None = None
 
 
@@ -87,7 +88,7 @@ def _fresh(said: Mapping[str, Any], reading: Reading, entity_id: int, epoch: int
     recorded = None if said["recorded"] is None else Decimal(said["recorded"])
     amount = ZERO if said["amount"] is None else Decimal(said["amount"])
     at = datetime.fromisoformat(said["occurred_at"])
-    return FreshRow(said["id"], reading, entity_id, epoch, amount, at, said, recorded)
+    return FreshRow(said["id"], reading, entity_id, epoch, amount, at, said, recorded, said["in_base"])
 
 
 def feed_entities(
@@ -102,6 +103,7 @@ def feed_entities(
     _record(conn, step, kept, looked, entities)
     _note_rows(conn, kept, switched=False)
     _note_looks(conn, looked, kept, fell, step.at)
+    _lower_bases(conn, step, looked, [row for row in kept if row.in_base])
     _begin_fallen(conn, step, looked, fallen, overlap_s)
     refused = sum(1 for row in kept if row.refused is not None)
     return Fed(len(kept) - refused, refused, looked.has_more)
@@ -166,7 +168,7 @@ def _note_rows(conn: Connection[Any], rows: Sequence[FreshRow], *, switched: boo
 def _note_looks(conn: Connection[Any], looked: Looked, rows: Sequence[FreshRow], fell: set[str], at: datetime) -> None:
     """What each counter said, and by how much each entity differs now that its rows are in."""
     added: dict[str, Decimal] = {}
-    for row in rows:
+    for row in (one for one in rows if not one.in_base):
         added[row.reading.name] = added.get(row.reading.name, ZERO) + (row.recorded or ZERO)
     readings = [reading for found in looked.readings.values() for reading in found if reading.name not in fell]
     if readings and not looked.has_more:
@@ -183,6 +185,18 @@ def _note_looks(conn: Connection[Any], looked: Looked, rows: Sequence[FreshRow],
     }
     arguments = {"entities": list(differences), "differences": list(differences.values()), "at": at}
     cutover.change(conn, "note_difference", arguments)
+
+
+def _lower_bases(conn: Connection[Any], step: CutoverStep, looked: Looked, rows: Sequence[FreshRow]) -> None:
+    """A writer of both had moved its counter before the epoch began, and was recorded after it: the baseline gives way."""
+    parts: dict[str, Decimal] = {}
+    for row in rows:
+        parts[row.reading.name] = parts.get(row.reading.name, ZERO) + (row.recorded or ZERO)
+    if not parts:
+        return
+    cutover.change(conn, "lower_bases", {"names": list(parts), "amounts": list(parts.values())})
+    for entity in sorted({row.entity_id for row in rows}):
+        set_baseline_of(conn, step.tables, entity, looked.periods[entity], step.at)
 
 
 def _begin_fallen(

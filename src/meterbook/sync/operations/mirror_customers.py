@@ -61,20 +61,20 @@ class Mirror:
 
     def run(self) -> None:
         for organization in self._changed(ChangedOrganization, "list_changed_organizations"):
-            self._kept(f"organization:{organization.id}", self._organization(organization))
+            self._kept(f"organization:{organization.id}", self._organization, organization)
         for member in self._changed(ChangedMember, "list_changed_members"):
-            self._kept(f"user:{member.user_id}", self._member(member))
+            self._kept(f"user:{member.user_id}", self._member, member)
         for subscription in self._changed(ChangedSubscription, "list_changed_subscriptions"):
-            self._kept(subscription.owner, self._subscription(subscription))
+            self._kept(subscription.owner, self._subscription, subscription)
 
     def _changed(self, kind: type[Any], statement: str) -> Sequence[Any]:
         arguments = {"rows": ROWS_PER_PAGE * 20, "entitled": list(ENTITLED)}
         return cutover.rows_of(self._conn, kind, statement, arguments)
 
-    def _kept(self, subject: str, telling: Any) -> None:
+    def _kept(self, subject: str, tell: Any, said: Any) -> None:
         try:
             with self._conn.transaction():
-                telling
+                tell(said)
         except MeterbookError as error:
             if error.retryable:
                 raise
