@@ -10,6 +10,7 @@ import typer
 
 from meterbook.cli import (
     billing,
+    cutover,
     demo,
     engine,
     holding,
@@ -58,6 +59,7 @@ for each in outbox.app.registered_commands:
     if each.name in ("outbox", "dead-letters", "redrive"):
         stripe.app.registered_commands.append(each)
 app.add_typer(stripe.app)
+app.add_typer(cutover.app)
 
 
 def main() -> None:
