@@ -16,6 +16,10 @@ from tests.ledger import P1, P2, query, use, utc
 from tests.legacy_product.history import Product
 
 ORIGIN = load_mapping()
+JOINED = (
+    "update public.user_stats set pro_period_cost_snapshot = current_period_cost, current_period_cost = 0.75,"
+    " pro_period_cost_snapshot_at = '2026-06-11' where user_id = 'u'"
+)
 START = P1[0]
 
 
@@ -37,20 +41,26 @@ def product(legacy_url: str, clock: Clock) -> Product:
 
 
 @pytest.mark.usefixtures("product")
-async def test_nothing_is_billed_closed_or_told_here_while_the_product_does_it(
-    legacy_url: str, book: Book, clock: Clock
-) -> None:
-    """An overage beyond the threshold, a limit that is crossed, a period that ends: not ours yet. From the switch on it is."""
+async def test_nothing_is_billed_or_told_here_while_the_product_does_it(legacy_url: str, book: Book) -> None:
+    """An overage beyond the threshold, a limit that is crossed: not ours yet. From the switch on they are."""
     async with book.cutover(ORIGIN) as cutover:
         await cutover.shadow()
         assert ((await book.sweep()).billed, await book.outbox()) == (0, [])
         assert (await book.bill_threshold("user:u")).charged_cents == 0
-        clock.now = utc(2026, 7, 1, 3)
-        assert (await book.sweep()).closed == 0
-        clock.now = utc(2026, 6, 11)
         assert [one.outcome async for one in cutover.switch()] == ["switched"]
     assert (await book.sweep()).billed == 1
     assert query(legacy_url, "select count(*) from meterbook.shadowed_entity") == [(0,)]
+
+
+@pytest.mark.usefixtures("product")
+async def test_a_period_that_ends_in_shadow_is_not_closed_here(book: Book, clock: Clock) -> None:
+    """Its final charge is the product's: neither a sweep nor a close of this entity alone does anything."""
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+    clock.now = utc(2026, 7, 1, 3)
+    assert (await book.sweep()).closed == 0
+    assert (await book.close("user:u")).closed == 0
+    assert (await book.charges("user:u"), await book.outbox()) == ([], [])
 
 
 @pytest.mark.usefixtures("product")
@@ -129,8 +139,7 @@ async def test_who_joins_in_shadow_begins_again_with_the_organization(
     )
     async with book.cutover(ORIGIN) as cutover:
         await cutover.shadow()
-        query(legacy_url, "update public.user_stats set pro_period_cost_snapshot = current_period_cost, pro_period_cost_snapshot_at = '2026-06-11',"
-              " current_period_cost = 0.75 where user_id = 'u'")  # fmt: skip
+        query(legacy_url, JOINED)
         query(legacy_url, "insert into public.member values ('m2', 'u', 'team', 'member', '2026-06-11')")
         clock.now += timedelta(hours=1)
         await cutover.shadow()
