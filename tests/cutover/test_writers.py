@@ -104,6 +104,7 @@ async def test_shadow_and_switch_under_load_lose_and_double_nothing(
         with Traffic(legacy_url, PEOPLE, THREADS, styles) as old:
             if styles == ("together",):
                 await agreed(cutover)
+                assert [one async for one in cutover.compare() if one.difference] == []
                 await switched(cutover)
             else:
                 for _ in range(3):

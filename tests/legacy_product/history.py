@@ -144,7 +144,7 @@ TEAMS = ("team", "team_6000", "team_25000")
 
 
 def random_product(
-    seed: int, now: datetime, *, people: int = 40, organizations: int = 4, rows_each: int = 12
+    seed: int, now: datetime, *, people: int = 40, organizations: int = 4, rows_each: int = 12, window: Window = P1
 ) -> Product:
     """A consistent history up to `now`, with all the known inconsistencies somewhere in it.
 
@@ -153,24 +153,26 @@ def random_product(
     """
     rng = random.Random(seed)
     product = Product()
-    starts, _ = P1
+    starts, _ = window
     names = [f"user_{number}" for number in range(people)]
     for name in names:
         product.user(name)
     pooled = names[: people // 2]
     for number in range(organizations):
-        _found_organization(product, rng, f"org_{number}", pooled[number::organizations], now)
+        _found_organization(product, rng, f"org_{number}", pooled[number::organizations], now, window)
     for name in names[people // 2 :]:
         if rng.random() < 0.6:
-            product.subscription(name, rng.choice(PLANS))
+            product.subscription(name, rng.choice(PLANS), window)
     for name in names:
         _use(product, rng, name, _paid_since(product, name, starts), now, rng.randint(0, rows_each))
-    _blemish(product, rng, names)
+    _blemish(product, rng, names, starts)
     return product
 
 
-def _found_organization(product: Product, rng: random.Random, name: str, people: Sequence[str], now: datetime) -> None:
-    starts, _ = P1
+def _found_organization(
+    product: Product, rng: random.Random, name: str, people: Sequence[str], now: datetime, window: Window
+) -> None:
+    starts, _ = window
     limit = rng.choice([None, "300", "450.5"])
     product.organization(
         name,
@@ -180,17 +182,15 @@ def _found_organization(product: Product, rng: random.Random, name: str, people:
         balance=rng.choice(["0", "25.10"]),
         departed=rng.choice(["0", "7.50"]),
     )
-    product.subscription(name, rng.choice(TEAMS), seats=len(people))
+    product.subscription(name, rng.choice(TEAMS), window, seats=len(people))
     for number, user in enumerate(people[1:]):
         joined = starts - timedelta(days=5) if number % 2 else starts + (now - starts) * rng.random()
         product.member(name, user, joined)
         if joined > starts and rng.random() < 0.5:
-            product.subscription(user, rng.choice(PLANS), cancels=True)
+            product.subscription(user, rng.choice(PLANS), window, cancels=True)
             person = product.users[user]
-            before = product.rows and len(product.rows)
             _use(product, rng, user, starts, joined, 3)
             person.kept, person.kept_at, person.running = person.running, joined, Decimal(0)
-            assert before is not None
 
 
 def _paid_since(product: Product, user: str, starts: datetime) -> datetime:
@@ -204,8 +204,7 @@ def _use(product: Product, rng: random.Random, user: str, since: datetime, until
         product.charge(user, amount, since + (until - since) * rng.random())
 
 
-def _blemish(product: Product, rng: random.Random, names: Sequence[str]) -> None:
-    starts, _ = P1
+def _blemish(product: Product, rng: random.Random, names: Sequence[str], starts: datetime) -> None:
     for name in rng.sample(list(names), max(3, len(names) // 5)):
         product.charge(name, "0.75", starts + timedelta(days=1), logged=False)
     for name in rng.sample(list(names), max(3, len(names) // 5)):

@@ -235,7 +235,7 @@ class Cutover:
     async def compare(
         self, entity: str | None = None, states: Sequence[str] = ("shadow", "switched")
     ) -> AsyncIterator[Compared]:
-        """Counters against the ledger, entity by entity, each page from one snapshot."""
+        """Counters against the ledger, entity by entity: in shadow as of the last round, which read both in one snapshot."""
         after = 0
         while True:
             arguments = {

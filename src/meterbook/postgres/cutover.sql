@@ -336,7 +336,7 @@ select count(*) as entities, count(*) filter (where e.difference <> 0) as differ
 from meterbook.cutover_entity e where e.state = 'shadow'
 
 -- name: list_compared
--- Counters against the ledger, a page of entities, from one snapshot.
+-- Counters against the ledger, a page of entities: until the switch as they were when the ledger was last fed, afterwards as they are.
 select b.kind || ':' || b.external_id as entity, e.state, e.period_id as period, sum(counted.value) as counters,
        meterbook.sum_period(e.entity_id, e.period_id, %(at)s::timestamptz) as ledger,
        coalesce((select x.amount from meterbook.period_baseline x where x.entity_id = e.entity_id and x.period_id = e.period_id), 0) as baseline,
@@ -348,7 +348,8 @@ join lateral (
   from meterbook.cutover_counter k
   left join pg_temp.legacy_counter c on k.kind <> 'departed' and c.user_id = k.owner
   left join pg_temp.legacy_organization o on k.kind = 'departed' and o.id = k.owner
-  cross join lateral (select coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value) v
+  cross join lateral (select case when e.state = 'shadow' then k.seen
+                      else coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) end as value) v
   cross join lateral (select coalesce(sum(x.amount), 0) as rows, coalesce(sum(a.amount) filter (where x.refused is not null), 0) as refused
                       from meterbook.cutover_row x left join pg_temp.legacy_audit a on x.refused is not null and a.id = x.audit_id
                       where x.counter = k.name and x.epoch = k.epoch) r

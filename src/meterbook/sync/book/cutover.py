@@ -240,7 +240,7 @@ class Cutover:
         return cutover.rows_of(self._conn, Refused, "list_refusals", {"rows": 1000})
 
     def compare(self, entity: str | None = None, states: Sequence[str] = ("shadow", "switched")) -> Iterator[Compared]:
-        """Counters against the ledger, entity by entity, each page from one snapshot."""
+        """Counters against the ledger, entity by entity: in shadow as of the last round, which read both in one snapshot."""
         after = 0
         while True:
             arguments = {

@@ -26,7 +26,7 @@ OVERLAP_S = 600
 
 @dataclass(slots=True)
 class FreshRow:
-    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has under its key; `in_base`: the baseline has it too."""
+    """A row of the audit log that nobody had looked at. `recorded`: what the ledger has of it; `in_base`: the baseline has it too."""
 
     id: str
     reading: Reading
