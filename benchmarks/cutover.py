@@ -152,7 +152,7 @@ def _charges(folder: Path) -> list[tuple[float, float]]:
 
 
 def _charge(line: str) -> tuple[float, float]:
-    """pgbench logs client, transaction, latency µs, script, seconds, µs, lag µs; the latency has the lag, which is the queue for a client."""
+    """pgbench logs client, transaction, latency µs, script, seconds, µs, lag µs; the lag, in the latency too, is the queue for a client."""
     parts = line.split()
     return int(parts[4]) + int(parts[5]) / 1e6, (int(parts[2]) - int(parts[6])) / 1e3
 
