@@ -27,6 +27,21 @@ CREATE TYPE meterbook.claimed_delivery AS (
 	at timestamp with time zone
 );
 
+CREATE TYPE meterbook.difference AS (
+	claim text,
+	entity_id bigint,
+	period_id bigint,
+	grain text,
+	part text,
+	detail text,
+	ledger_amount numeric,
+	derived_amount numeric,
+	ledger_entries bigint,
+	derived_entries bigint
+);
+
+COMMENT ON TYPE meterbook.difference IS 'ledger_…: what the entries say; derived_…: what was found. Null: there is nothing.';
+
 CREATE TYPE meterbook.recorded AS (
 	n integer,
 	key uuid,
@@ -38,7 +53,7 @@ CREATE TYPE meterbook.recorded AS (
 	recorded_at timestamp with time zone
 );
 
-COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future.';
+COMMENT ON TYPE meterbook.recorded IS 'One answer an entry, n from 1. inserted | replayed | conflict | unattributed (call attribute, with the entity if the answer names one, then again) | in_progress (again later) | not_written (nothing wrong with it, but the call was refused) | unknown_workspace | unknown_entity | attribution_disagrees | period_of_another_payer | occurred_in_the_future | invalid_actor.';
 
 CREATE DOMAIN meterbook.usage_amount AS numeric
 	CONSTRAINT usage_log_amount_is_money CHECK (((VALUE <> 'NaN'::numeric) AND (VALUE > '-1000000000000'::numeric) AND (VALUE < '1000000000000'::numeric) AND (VALUE = round(VALUE, 12))));
@@ -48,6 +63,11 @@ CREATE DOMAIN meterbook.usage_category AS text
 
 CREATE DOMAIN meterbook.usage_description AS text
 	CONSTRAINT usage_log_description_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 512)));
+
+CREATE DOMAIN meterbook.usage_metadata AS jsonb
+	CONSTRAINT entry_metadata_has_a_depth CHECK ((NOT jsonb_path_exists(VALUE, 'strict $.**{4}?(@.type() == "object" || @.type() == "array")'::jsonpath)))
+	CONSTRAINT entry_metadata_has_a_size CHECK ((octet_length((VALUE)::text) <= 4096))
+	CONSTRAINT entry_metadata_is_an_object CHECK ((jsonb_typeof(VALUE) = 'object'::text));
 
 CREATE DOMAIN meterbook.usage_source AS text
 	CONSTRAINT usage_log_source_has_a_length CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 128)));
@@ -188,10 +208,10 @@ declare
   new_end timestamptz;
 begin
   -- an end that moves behind one that the clock has passed: what the clock opened then begins there
-  update meterbook.billing_period n set starts_at = s.ends_at
+  update meterbook.billing_period n set starts_at = s.ends_at, moved = true
   from meterbook.billing_period b
   where b.entity_id = s.owner_id and b.subscription_id = s.id and b.state = 'open' and not b.cut and b.starts_at = s.starts_at and b.ends_at <= at and s.ends_at > at
-    and s.interval_months = 1 and n.entity_id = b.entity_id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
+    and s.interval_months = 1 and n.entity_id = b.entity_id and n.subscription_id = s.id and n.kind = 'dated' and n.state = 'open' and n.starts_at = b.ends_at and n.ends_at > s.ends_at;
   for p in
     select b.* from meterbook.billing_period b
     where b.entity_id in (s.owner_id, previous_owner) and b.subscription_id = s.id and b.state = 'open' order by b.entity_id, b.id for no key update
@@ -205,7 +225,7 @@ begin
     elsif not p.cut then
       new_end := least((select w.ends_at from meterbook.window_of(s, p.starts_at) w), s.ended_at);
       if p.starts_at >= s.starts_at and p.starts_at < s.ends_at and greatest(new_end, p.ends_at) > at    -- also the rest after a cut
-         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.kind = 'dated'
+         and not exists (select from meterbook.billing_period n where n.entity_id = p.entity_id and n.subscription_id = s.id and n.kind = 'dated'
                          and n.starts_at >= p.ends_at and n.starts_at < new_end) then
         p.ends_at := greatest(new_end, at);
       end if;
@@ -216,13 +236,13 @@ begin
       into p.plan, p.seats, p.included, p.refresh_per_day
       from meterbook.allowance_of(s.id, p.starts_at, p.ends_at) a;
     end if;
-    update meterbook.billing_period b set ends_at = p.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
+    update meterbook.billing_period b set ends_at = p.ends_at, moved = b.moved or p.ends_at <> b.ends_at, cut = p.cut, plan = p.plan, seats = p.seats, included = p.included,
       refresh_per_day = p.refresh_per_day, resting = s.status in ('unpaid', 'paused', 'incomplete')
     where b.entity_id = p.entity_id and b.id = p.id;
   end loop;
 end $$;
 
-CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE sql STABLE
     AS $$
   -- Why each entry was not inserted. A key that exists is answered from it, before attribution is looked at.
@@ -230,11 +250,11 @@ CREATE FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[]
     case
       when k.key is not null and meterbook.same_intent(k, u.fingerprint, u.entity, u.period) then 'replayed'
       when k.key is not null then 'conflict'
-      else meterbook.refusal(u.actor, u.occurred_at, u.workspace, u.entity, coalesce(u.period, u.payer_period), u.payer_id, at)
+      else meterbook.refusal(u.actor, u.occurred_at, u.workspace, u.entity, coalesce(u.period, u.payer_period), u.payer_id, u.payer, at)
     end,
     e.kind || ':' || coalesce(e.external_id, '#' || e.id), k.period_id, k.belongs_to, coalesce(k.amount, u.amount), k.recorded_at
-  from unnest(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) with ordinality
-    u(key, fingerprint, actor, amount, occurred_at, workspace, entity, period, payer_id, payer_period, n)
+  from unnest(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers) with ordinality
+    u(key, fingerprint, actor, amount, occurred_at, workspace, entity, period, payer_id, payer_period, payer, n)
   left join lateral (select x.* from meterbook.event_key x where x.key = u.key limit 1) k on true
   left join lateral (select b.* from meterbook.billing_entity b where b.id = coalesce(k.entity_id, u.payer_id) limit 1) e on true
   order by u.n
@@ -321,7 +341,7 @@ CREATE FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step t
     AS $$
 -- Written before a step is sent: what came of those before it, and since when this one may be under way. False: the lease was lost.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set
     step_since = case when (d.step, d.round) = (the_step, the_round) then d.step_since else moment end,
@@ -330,13 +350,66 @@ begin
   return found;
 end $$;
 
+CREATE FUNCTION meterbook.billing_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  with sealed as materialized (
+    select s.* from meterbook.sealed_period s where the_entity is null or s.entity_id = the_entity),
+  waiting as materialized (                  -- became visible after the seal: will be booked elsewhere
+    select d.entity_id, k.key from meterbook.usage_delta d join sealed s on s.entity_id = d.entity_id and s.period_id = d.period_id
+    cross join unnest(d.keys) k(key)),
+  summed as materialized (
+    select l.entity_id, l.period_id, l.actor_id, sum(l.amount) as amount, count(*) as entries, sum(meterbook.key_weight(l.key) * l.amount) as digest
+    from meterbook.placed_entries(the_entity) l join sealed s on s.entity_id = l.entity_id and s.period_id = l.period_id
+    where not exists (select from waiting w where w.entity_id = l.entity_id and w.key = l.key)
+    group by 1, 2, 3),
+  billed as (
+    select c.entity_id, c.period_id, sum(c.charged_cents)::bigint as charged, sum(c.credits_cents)::bigint as credits,
+           sum(c.written_off_cents)::bigint as written_off, coalesce(sum(c.charged_cents + c.credits_cents) filter (where c.kind <> 'final'), 0)::bigint as before
+    from meterbook.charge c where the_entity is null or c.entity_id = the_entity group by 1, 2)
+  select 'a sealed period = its entries', s.entity_id, s.period_id, 'sealed', '', '', coalesce(t.amount, 0), s.amount, coalesce(t.entries, 0)::bigint, s.entries
+  from sealed s
+  left join (select x.entity_id, x.period_id, sum(x.amount) as amount, sum(x.entries) as entries, sum(x.digest) as digest from summed x group by 1, 2) t
+    on t.entity_id = s.entity_id and t.period_id = s.period_id
+  where (s.amount, s.entries, s.digest) is distinct from (coalesce(t.amount, 0), coalesce(t.entries, 0), coalesce(t.digest, 0))
+  union all
+  select 'a sealed actor = their entries', coalesce(s.entity_id, x.entity_id), coalesce(s.period_id, x.period_id), 'sealed', coalesce(s.actor_id, x.actor_id)::text, '',
+         x.amount, s.amount, x.entries, s.entries
+  from (select a.* from meterbook.sealed_actor a where the_entity is null or a.entity_id = the_entity) s
+  full join summed x on x.entity_id = s.entity_id and x.period_id = s.period_id and x.actor_id = s.actor_id
+  where (s.amount, s.entries) is distinct from (x.amount, x.entries)
+  union all
+  select 'billed = overage, or what was billed before the close', s.entity_id, s.period_id, 'sealed', '', 'charges, credits, written off',
+         greatest(round(s.overage, 2), coalesce(b.before, 0) * 0.01), coalesce(b.charged + b.credits + b.written_off, 0) * 0.01, null, null
+  from sealed s left join billed b on b.entity_id = s.entity_id and b.period_id = s.period_id
+  where (s.charged_cents, s.credits_cents, s.written_off_cents) is distinct from (coalesce(b.charged, 0), coalesce(b.credits, 0), coalesce(b.written_off, 0))
+     or s.charged_cents + s.credits_cents + s.written_off_cents <> greatest(round(s.overage * 100), coalesce(b.before, 0))
+  union all
+  select 'the credits of a charge = what grants paid', c.entity_id, c.period_id, 'charge', c.id::text, '', p.cents * 0.01, c.credits_cents * 0.01, null, null
+  from meterbook.charge c
+  left join (select x.entity_id, x.charge_id, sum(x.cents) as cents from meterbook.credit_spend x where x.charge_id is not null group by 1, 2) p
+    on p.entity_id = c.entity_id and p.charge_id = c.id
+  where (the_entity is null or c.entity_id = the_entity) and c.credits_cents <> coalesce(p.cents, 0)
+  union all
+  select 'no grant pays more than it has', g.entity_id, g.period_id, 'grant', g.grant_key, '', g.cents * 0.01, p.cents * 0.01, null, null
+  from meterbook.credit_grant g
+  join (select x.entity_id, x.grant_id, sum(x.cents) as cents from meterbook.credit_spend x group by 1, 2) p on p.entity_id = g.entity_id and p.grant_id = g.id
+  where (the_entity is null or g.entity_id = the_entity) and p.cents > g.cents
+  union all
+  select 'every charge is said in the outbox', c.entity_id, c.period_id, 'charge', c.id::text, '', c.charged_cents * 0.01, o.cents * 0.01, null, null
+  from meterbook.charge c
+  left join (select x.entity_id, (x.payload ->> 'charge')::bigint as charge_id, sum((x.payload ->> 'amount_cents')::bigint) as cents
+             from meterbook.outbox x where x.kind = 'charge' group by 1, 2) o on o.entity_id = c.entity_id and o.charge_id = c.id
+  where (the_entity is null or c.entity_id = the_entity) and c.kind <> 'carried' and c.charged_cents <> coalesce(o.cents, 0)
+$$;
+
 CREATE FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 -- False: it is settled already, or blocks already. One notification a blocking, not an attempt.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));    -- beside settle_at_stripe: one of the two is first, and the other sees it
   if exists (select from meterbook.stripe_settled t where t.reference = block_by_stripe.reference) then return false; end if;
@@ -353,7 +426,7 @@ CREATE FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note te
     AS $$
 -- Given up: nothing is forgotten, an operator is told, and may send it again.
 #variable_conflict use_variable
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'dead', lease = null, note = bury_delivery.note, settled_at = moment
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
@@ -380,7 +453,7 @@ CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lea
     AS $$
 -- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
 -- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   return query
   with taken as (
@@ -411,6 +484,7 @@ CREATE FUNCTION meterbook.claim_marks(the_entity bigint, the_period bigint, mark
 -- Claims marks of the limit and tells about one of them, once. True if this call was the one that tells.
 declare new_marks smallint[];
 begin
+  perform meterbook.permitted(claim_marks.at);
   with claimed as (
     insert into meterbook.alert_mark (entity_id, period_id, mark, claimed_at)
     select the_entity, the_period, m, claim_marks.at from unnest(marks) m order by m on conflict do nothing returning mark)
@@ -463,7 +537,7 @@ CREATE FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, not
 -- a younger one, so it is sent again.
 #variable_conflict use_variable
 declare
-  moment timestamptz := coalesce(at, clock_timestamp());
+  moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
   holds  boolean;
 begin
   if sent is not null then
@@ -566,6 +640,46 @@ begin
   return row(1, key, 'inserted', name, said.period_id, said.belongs_to, amount, moment)::meterbook.recorded;
 end $$;
 
+CREATE FUNCTION meterbook.correction_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), o.period_id, 'correction', coalesce(c.key, l.corrects)::text,
+         case when c.original <> o.amount then 'original ' || trim_scale(c.original) || ' of ' || trim_scale(o.amount) else '' end,
+         l.amount, c.corrected, l.entries, null
+  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
+             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
+    on l.corrects = c.key and l.entity_id = c.entity_id
+  left join meterbook.event_key f on f.key = coalesce(c.key, l.corrects)
+  left join meterbook.usage_log o on o.entity_id = f.entity_id and o.recorded_at = f.recorded_at and o.key = f.key
+  where c.corrected is distinct from l.amount or c.original is distinct from o.amount
+  union all
+  -- where its entry stands: as stamped, or, once that was folded after a seal, where it is booked
+  select 'a correction is kept with the period and day of its entry', coalesce(l.entity_id, c.entity_id), coalesce(l.period_id, c.booked), 'correction',
+         coalesce(l.key, c.key)::text,
+         concat_ws(', ', case when c.corrects <> l.corrects then 'entry' end, case when c.booked <> l.period_id then 'booked' end,
+                   case when c.of_period not in (o.period_id, coalesce(e.booked, o.period_id)) then 'period' end,
+                   case when (c.of_period, c.of_day) is distinct from (o.period_id, o.day)
+                         and (c.of_period, c.of_day) is distinct from (e.booked, e.day) then 'day' end),
+         l.amount, c.amount, (l.key is not null)::integer, (c.key is not null)::integer
+  from (select c.* from meterbook.correction c where the_entity is null or c.entity_id = the_entity) c
+  full join (select l.* from meterbook.usage_log l where l.corrects is not null and (the_entity is null or l.entity_id = the_entity)) l
+    on l.entity_id = c.entity_id and l.key = c.key
+  left join meterbook.event_key f on f.key = l.corrects
+  left join meterbook.usage_log o on o.entity_id = f.entity_id and o.recorded_at = f.recorded_at and o.key = f.key
+  left join meterbook.late_entry e on e.entity_id = o.entity_id and e.key = o.key
+  where (c.corrects, c.booked, c.amount) is distinct from (l.corrects, l.period_id, l.amount)
+     or (c.of_period, c.of_day) is distinct from (o.period_id, o.day) and (c.of_period, c.of_day) is distinct from (e.booked, e.day)
+  union all
+  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
+  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
+  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
+             from meterbook.cumulative_rise r
+             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
+             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
+  where c.total is distinct from l.amount
+$$;
+
 CREATE FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text DEFAULT 'USD'::text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -580,17 +694,6 @@ CREATE FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) R
   select c.of_day, c.booked = the_period, sum(c.amount), sum(c.amount) filter (where c.amount < 0)
   from meterbook.correction c where c.entity_id = the_entity and c.of_period = the_period group by 1, 2
 $$;
-
-CREATE FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
--- An owner's best subscription is the one whose period runs: what ran of a lesser one ends where the better one began, or now if it became
--- the better one since. The lesser one's windows go on when the better one has ended.
-begin
-  update meterbook.billing_period p
-  set ends_at = greatest(case when s.begins_at > p.starts_at then s.begins_at else at end, p.starts_at + interval '1 microsecond'), cut = true
-  where p.entity_id = s.owner_id and p.kind = 'dated' and p.state = 'open' and p.subscription_id <> s.id and p.starts_at <= at and at < p.ends_at;
-end $$;
 
 CREATE FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -665,52 +768,14 @@ begin
   update meterbook.billing_entity e set external_id = null where e.id = the_entity;
 end $$;
 
-CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RETURNS TABLE(claim text, entity_id bigint, period_id bigint, grain text, part text, detail text, ledger_amount numeric, derived_amount numeric, ledger_entries bigint, derived_entries bigint)
+CREATE FUNCTION meterbook.differences(the_entity bigint DEFAULT NULL::bigint) RETURNS SETOF meterbook.difference
     LANGUAGE sql STABLE
     SET jit TO 'off'
     AS $$
-  -- Every derived figure recomputed from the entries, in one snapshot; a row for each that differs.
-  with rolled as materialized (
-    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
-  expected as (                              -- a description beyond the cap is in (other) of its source
-    select g.entity_id, g.period_id, g.grain, g.part,
-           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
-           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
-    from meterbook.recomputed(the_entity) g left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
-    group by 1, 2, 3, 4, 5)
-  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
-         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
-  from expected x full join rolled r
-    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
-  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
-  union all
-  select 'every entry has its key, every key its entry', coalesce(k.entity_id, l.entity_id), coalesce(k.period_id, l.period_id), 'key',
-         coalesce(k.key, l.key)::text, '', l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
-  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
-  full join (select l.* from meterbook.usage_log l where the_entity is null or l.entity_id = the_entity) l
-    on l.key = k.key and l.entity_id = k.entity_id and l.recorded_at = k.recorded_at
-  where (k.key is null or l.key is null or (k.period_id, k.belongs_to, k.amount) is distinct from (l.period_id, l.belongs_to, l.amount))
-  union all
-  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
-  from meterbook.usage_log l
-  where (the_entity is null or l.entity_id = the_entity)
-    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
-  union all
-  select 'corrected = Σ corrections', coalesce(c.entity_id, l.entity_id), null, 'correction', coalesce(c.key, l.corrects)::text, '', l.amount, c.corrected, l.entries, null
-  from (select c.* from meterbook.entry_correction c where the_entity is null or c.entity_id = the_entity) c
-  full join (select l.entity_id, l.corrects, sum(l.amount) as amount, count(*) as entries from meterbook.usage_log l
-             where l.corrects is not null and (the_entity is null or l.entity_id = the_entity) group by 1, 2) l
-    on l.corrects = c.key and l.entity_id = c.entity_id
-  where c.corrected is distinct from l.amount
-  union all
-  select 'running total = Σ its rises', coalesce(c.entity_id, l.entity_id), null, 'request', coalesce(c.name, l.request::text), '', l.amount, c.total, l.entries, null
-  from (select c.* from meterbook.cumulative_request c where the_entity is null or c.entity_id = the_entity) c
-  full join (select r.entity_id, r.request, sum(u.amount) as amount, count(u.key) as entries
-             from meterbook.cumulative_rise r
-             left join meterbook.usage_log u on u.entity_id = r.entity_id and u.recorded_at = r.recorded_at and u.key = r.key
-             where the_entity is null or r.entity_id = the_entity group by 1, 2) l on l.request = c.request and l.entity_id = c.entity_id
-  where c.total is distinct from l.amount
-  order by 2, 3, 4, 5, 6
+  select d.* from (
+    select * from meterbook.rollup_differences(the_entity) union all select * from meterbook.entry_differences(the_entity)
+    union all select * from meterbook.correction_differences(the_entity) union all select * from meterbook.billing_differences(the_entity)) d
+  order by d.entity_id, d.period_id, d.grain, d.part, d.detail
 $$;
 
 CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
@@ -728,33 +793,35 @@ CREATE FUNCTION meterbook.disown_cancellation(the_subscription text) RETURNS voi
   update meterbook.subscription s set cancelled_by_us = false where s.id = the_subscription
 $$;
 
-CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text)
+CREATE FUNCTION meterbook.end_holds(hold_keys text[], hows text[], settle_keys uuid[], settleds numeric[], at timestamp with time zone) RETURNS TABLE(n integer, outcome text, entity_id bigint, actor text, workspace text, first_key uuid, first_settled numeric)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 -- Ends holds, each named once: their own rows and a line each in hold_end, never the gate. Outcomes as ending_of says, or `busy`: somebody else is
--- ending it at this moment, and nothing was done. A dead one that is settled keeps its state.
+-- ending it at this moment, and nothing was done. A dead one that is settled keeps its state. `first_…`: what it was settled with before.
 #variable_conflict use_column
-declare ours text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
+declare
+  moment timestamptz := meterbook.permitted(end_holds.at);
+  ours   text[] := array(select x.hold_key from meterbook.hold x where x.hold_key = any (hold_keys) order by x.hold_key for update skip locked);
 begin
   return query
   with asked as materialized (
-    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was,
+    select u.n, u.hold_key, u.how, u.settle_key, u.settled, h.entity_id, h.actor_id, h.workspace, h.amount, h.state as was, h.settle_key as first_key, h.settled as first_settled,
            case when h.hold_key is not null and not h.hold_key = any (ours) then 'busy'
-                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, end_holds.at) end as outcome
+                else meterbook.ending_of(h, u.how, u.settle_key, u.settled, moment) end as outcome
     from unnest(hold_keys, hows, settle_keys, settleds) with ordinality u(hold_key, how, settle_key, settled, n)
     left join meterbook.hold h on h.hold_key = u.hold_key),
   changed as (
     update meterbook.hold x set state = case when a.outcome = 'active' then a.how when a.outcome = 'expired' then 'expired' else x.state end,
-      ended_at = coalesce(x.ended_at, end_holds.at), settle_key = a.settle_key, settled = a.settled
+      ended_at = coalesce(x.ended_at, moment), settle_key = a.settle_key, settled = a.settled
     from asked a
     where x.hold_key = a.hold_key and (a.outcome = 'active' or a.outcome in ('expired', 'released') and a.how = 'settled' and x.settle_key is null)),
   line as (
     insert into meterbook.hold_end (entity_id, amount, hold_key)
     select a.entity_id, a.amount, a.hold_key from asked a
     where a.was = 'active' and (a.outcome = 'active' or a.outcome = 'expired' and a.how = 'settled'))
-  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
+  select a.n::integer, a.outcome, a.entity_id, p.external_id, a.workspace, a.first_key, a.first_settled from asked a left join meterbook.actor p on p.id = a.actor_id order by a.n;
 end $$;
 
 CREATE FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
@@ -766,6 +833,7 @@ CREATE FUNCTION meterbook.end_stripe_subscription(the_id text, ended_at timestam
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
   order by b.stripe_subscription = the_id desc nulls last, b.id limit 1;
   perform meterbook.put_subscription(s.id, e.kind || ':' || e.external_id, s.plan, s.plan_rank, s.seats, s.included, s.refresh_per_day, 'canceled',
@@ -835,13 +903,13 @@ CREATE FUNCTION meterbook.ensure_partitions(months_ahead integer DEFAULT 12, at 
 -- would stop every recorder behind one open transaction. Gives the number made; one that can't be attached now is left to the next call.
 declare
   made integer := 0;
+  first_month timestamptz := date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp()));
   first_day timestamptz;
   name text;
 begin
   if not pg_try_advisory_xact_lock(5067, 2) then return 0; end if;
   for first_day in
-    select generate_series(date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())),
-                           date_trunc('month', coalesce(meterbook.permitted(at), clock_timestamp())) + make_interval(months => least(months_ahead, 24)), '1 month')
+    select generate_series(first_month, first_month + make_interval(months => least(months_ahead, 24)), '1 month')
   loop
     name := to_char(first_day, '"usage_log_y"YYYY"m"MM');
     continue when to_regclass('meterbook.' || name) is not null;
@@ -876,6 +944,34 @@ CREATE FUNCTION meterbook.entity_id_of(entity text) RETURNS bigint
        and e.kind = split_part(entity, ':', 1) and e.external_id is null))
 $_$;
 
+CREATE FUNCTION meterbook.entry_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  select 'every entry has its key, every key its entry', coalesce(l.entity_id, k.entity_id), coalesce(l.period_id, k.period_id), 'key',
+         coalesce(l.key, k.key)::text,
+         concat_ws(', ', case when k.entity_id <> l.entity_id then 'entity' end, case when k.recorded_at <> l.recorded_at then 'recorded_at' end,
+                   case when (k.period_id, k.belongs_to) is distinct from (l.period_id, l.belongs_to) then 'period' end,
+                   case when k.amount <> l.amount then 'amount' end, case when l.of_nobody then 'actor' end,
+                   case when k.fingerprint <> l.fingerprint then 'fingerprint' end),
+         l.amount, k.amount, (l.key is not null)::integer, (k.key is not null)::integer
+  from (select k.* from meterbook.event_key k where the_entity is null or k.entity_id = the_entity) k
+  full join meterbook.said_again(the_entity) l on l.key = k.key
+  where k.key is null or l.key is null or l.of_nobody or k.fingerprint <> l.fingerprint
+     or (k.entity_id, k.recorded_at, k.period_id, k.belongs_to, k.amount) is distinct from (l.entity_id, l.recorded_at, l.period_id, l.belongs_to, l.amount)
+  union all
+  select 'every entry is of a period that its entity has', l.entity_id, l.period_id, 'key', l.key::text, '', l.amount, null, 1, null
+  from meterbook.usage_log l
+  where (the_entity is null or l.entity_id = the_entity)
+    and not exists (select from meterbook.billing_period p where p.entity_id = l.entity_id and p.id = l.period_id)
+  union all
+  select 'the day of an entry is that of its time in its period', l.entity_id, l.period_id, 'key', l.key::text,
+         format('day %s, %s is in day %s', coalesce(l.day::text, '(none)'), l.occurred_at, meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at)),
+         l.amount, l.amount, 1, 1
+  from meterbook.placed_entries(the_entity) l join meterbook.billing_period p on p.entity_id = l.entity_id and p.id = l.period_id
+  where p.kind <> 'history' and case when l.day is null then l.corrects is null or l.amount > 0      -- given back in money: on no day
+                                     else l.day < 0 or not p.moved and l.day <> meterbook.day_in(l.occurred_at, p.starts_at, p.ends_at) end
+$$;
+
 CREATE FUNCTION meterbook.erase_stripe_event(the_id text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -906,11 +1002,16 @@ CREATE FUNCTION meterbook.erase_stripe_events(the_entity bigint) RETURNS void
 $$;
 
 CREATE FUNCTION meterbook.event_key(event_key text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
-  -- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
-  select encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid
-$$;
+-- The stored key of a caller's event_key: the first 16 bytes of SHA-256 of its canonical encoding.
+begin
+  if length(event_key) not between 1 and 512 then
+    raise exception using errcode = 'MB050', message = format('an event_key has 1 to 512 characters, this one %s', length(event_key)),
+      hint = 'Name the intent to charge: the run, the step, the model.';
+  end if;
+  return encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid;
+end $$;
 
 CREATE FUNCTION meterbook.existing_organization(organization text) RETURNS bigint
     LANGUAGE plpgsql STABLE
@@ -977,9 +1078,10 @@ CREATE FUNCTION meterbook.finish_stripe_event(the_id text, the_state text, the_n
     SET lock_timeout TO '5s'
     AS $$
 -- What came of it. One that has been applied can't fail any more.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.stripe_event e set state = the_state, note = the_note, attempts = e.attempts + 1,
-    settled_at = case when the_state <> 'failed' then coalesce(at, clock_timestamp()) end
+    settled_at = case when the_state <> 'failed' then moment end
   where e.id = the_id and e.settled_at is null;
 end $$;
 
@@ -993,13 +1095,21 @@ CREATE FUNCTION meterbook.first_flush(request text) RETURNS TABLE(actor text, ca
   where r.request = encode(substr(sha256(convert_to('meterbook.request.1,' || meterbook.digest_field(first_flush.request), 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 
-CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint)
+CREATE FUNCTION meterbook.first_grant(grant_key text) RETURNS TABLE(entity_id bigint, cents bigint, source text, priority integer, expires_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- What the first grant of this key said.
+  select g.entity_id, g.cents, g.source, g.priority, g.expires_at from meterbook.credit_grant g where g.grant_key = first_grant.grant_key
+$$;
+
+CREATE FUNCTION meterbook.first_said(keys uuid[]) RETURNS TABLE(key uuid, actor text, category text, source text, description text, amount numeric, entity text, period bigint, corrects uuid)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   -- What the first writers of these keys said.
   select k.key, coalesce(a.external_id, '#' || l.actor_id), l.category, l.source, l.description, l.amount,
-         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id)
+         e.kind || ':' || coalesce(e.external_id, '#' || e.id), coalesce(k.belongs_to, k.period_id), l.corrects
   from meterbook.event_key k
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.actor a on a.id = l.actor_id
@@ -1085,6 +1195,24 @@ CREATE FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) RETURNS 
   delete from meterbook.moved_entity m where m.entity_id = the_entity and m.id = any (ids)
 $$;
 
+CREATE TABLE meterbook.billing_entity (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    external_id text,
+    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
+    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
+    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
+);
+
+COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
+
+CREATE FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Whether an attribution calls its payer by its name. One that was erased since has none any more, and pays all the same.
+  select e.kind = split_part(name, ':', 1) and (e.external_id is null or e.external_id = substr(name, strpos(name, ':') + 1))
+$$;
+
 CREATE FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1100,6 +1228,7 @@ CREATE FUNCTION meterbook.grant_credit(the_entity bigint, grant_key text, cents 
 #variable_conflict use_variable
 declare known meterbook.credit_grant;
 begin
+  perform meterbook.permitted(at);
   insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at, period_id)
   values (the_entity, grant_key, cents, source, priority, expires_at, at, period) on conflict on constraint credit_grant_is_named_once do nothing;
   if found then
@@ -1191,17 +1320,6 @@ begin
   perform meterbook.fold_period(the_entity, the_period.id);
   return imported;
 end $$;
-
-CREATE TABLE meterbook.billing_entity (
-    id bigint NOT NULL,
-    kind text NOT NULL,
-    external_id text,
-    CONSTRAINT billing_entity_external_id_is_no_surrogate CHECK ((external_id !~ '^#[0-9]+$'::text)),
-    CONSTRAINT billing_entity_external_id_is_not_empty CHECK ((external_id <> ''::text)),
-    CONSTRAINT billing_entity_kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'organization'::text])))
-);
-
-COMMENT ON TABLE meterbook.billing_entity IS 'Who pays. The surrogate stands in every row; the outside id only here, so that it can be erased. Who was is shown as #<id>.';
 
 CREATE FUNCTION meterbook.is_gone(e meterbook.billing_entity) RETURNS boolean
     LANGUAGE sql STABLE
@@ -1487,11 +1605,15 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
-  -- Versions of one call, of which nothing was written, are kept as well.
+-- Keeps both versions of every key of a call that conflicts, so that it is counted and visible; actors by their surrogates. Gives their number.
+-- Versions of one call, of which nothing was written, are kept as well.
+declare
+  moment    timestamptz := coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp());
+  conflicts bigint;
+begin
   with said as (
     select u.key, u.fingerprint, u.entity, u.period, u.n,
       jsonb_build_object('actor_id', a.id, 'category', coalesce(u.category, 'model'), 'source', u.source, 'description', u.description,
@@ -1501,7 +1623,7 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     left join meterbook.actor a on a.external_id = u.actor),
   noted as (
     insert into meterbook.key_conflict (key, at, first_said, then_said)
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()),
+    select u.key, moment,
       jsonb_build_object('actor_id', l.actor_id, 'category', l.category, 'source', l.source, 'description', l.description,
                          'amount', l.amount::text, 'entity_id', k.entity_id, 'period', coalesce(k.belongs_to, k.period_id)),
       u.said
@@ -1509,13 +1631,14 @@ CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actor
     join meterbook.event_key k on k.key = u.key and not meterbook.same_intent(k, u.fingerprint, u.entity, u.period)
     left join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
     union all
-    select u.key, coalesce(meterbook.permitted(note_conflicts.at), clock_timestamp()), u.said, v.said
+    select u.key, moment, u.said, v.said
     from (select s.*, row_number() over (partition by s.key order by s.n) as place from said s) u
     join said v on v.key = u.key and v.n > u.n and v.fingerprint <> u.fingerprint
     where u.place = 1 and not exists (select from meterbook.event_key k where k.key = u.key)
     returning 1)
-  select count(*) from noted
-$$;
+  select count(*) into conflicts from noted;
+  return conflicts;
+end $$;
 
 CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1527,6 +1650,7 @@ CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp 
 #variable_conflict use_variable
 declare s meterbook.subscription;
 begin
+  perform meterbook.permitted(at);
   update meterbook.stripe_subscription k set invoiced_starts_at = starts_at, invoiced_ends_at = ends_at
   where k.id = the_id and (k.invoiced_starts_at is null or k.invoiced_starts_at < starts_at);
   select b.* into s from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
@@ -1548,8 +1672,8 @@ CREATE FUNCTION meterbook.note_past_terms(the_subscription text, plan text, seat
 -- next that is known, and what ran then and was never opened is opened: up to what began after it.
 #variable_conflict use_variable
 declare
-  moment    timestamptz := coalesce(at, clock_timestamp());
-  effective timestamptz := least(effective_at, coalesce(at, clock_timestamp()));
+  moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  effective timestamptz := least(effective_at, moment);
   affected  bigint[];
   s         meterbook.subscription;
   was       meterbook.subscription;
@@ -1640,10 +1764,10 @@ declare
   finish timestamptz;
 begin
   select * into w from meterbook.window_of(was, at);
-  update meterbook.billing_period p set ends_at = w.starts_at
+  update meterbook.billing_period p set ends_at = w.starts_at, moved = true
   where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open' and p.kind = 'dated' and p.starts_at < w.starts_at and w.starts_at < p.ends_at;
   finish := least(w.ends_at, s.ended_at, (select min(p.starts_at) from meterbook.billing_period p
-                                          where p.entity_id = s.owner_id and p.kind = 'dated' and p.ends_at > w.starts_at));
+                                          where p.entity_id = s.owner_id and p.subscription_id = s.id and p.kind = 'dated' and p.ends_at > w.starts_at));
   if finish > w.starts_at then
     update meterbook.subscription b set begins_at = least(b.begins_at, w.starts_at) where b.id = s.id;
     insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at, resting)
@@ -1664,7 +1788,6 @@ declare
   free_ends timestamptz;
   due timestamptz;
   s meterbook.subscription;
-  best boolean;
   old_home bigint;
 begin
   perform from meterbook.subscription b where b.owner_id = any (entities) order by b.id for share;
@@ -1675,28 +1798,25 @@ begin
     old_home := (select c.home_id from meterbook.period_clock c where c.entity_id = entity);
     free_ends := meterbook.open_free_period(entity, at);
     due := free_ends;
-    best := true;
-    for s in
+    for s in      -- each by its own clock; a lesser one's period rests beside the best one's
       select b.* from meterbook.subscription b
-      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at)
-      order by b.plan_rank desc, b.included desc nulls first, b.begins_at desc, b.id
+      where b.owner_id = entity and b.status in ('active', 'trialing', 'past_due') and (b.ended_at is null or b.ended_at > b.begins_at) order by b.id
     loop
       if s.begins_at > at then
         due := least(due, s.begins_at);
       elsif s.ended_at <= at then
         perform meterbook.open_windows(s, at);    -- those before its end that nobody came by to open
-      elsif best then
-        perform meterbook.cut_lesser_periods(s, at);
+      else
         due := least(due, meterbook.open_windows(s, at));
-        best := false;
       end if;
     end loop;
     insert into meterbook.period_clock (entity_id, due_at, home_id, home_since, home_starts_at, home_ends_at)
-    select entity, least(due, p.ends_at), p.id, case when p.kind = 'dated' then p.starts_at else greatest(p.starts_at,
-             (select max(d.ends_at) from meterbook.billing_period d where d.entity_id = entity and d.kind = 'dated')) end, p.starts_at, p.ends_at
-    from meterbook.billing_period p
+    select entity, least(due, p.ends_at), p.id, greatest(p.starts_at, (      -- since no other period of a subscription could have it
+             select max(d.ends_at) from meterbook.billing_period d
+             where d.entity_id = entity and d.kind = 'dated' and d.id <> p.id and (p.kind = 'free' or d.ends_at <= at))), p.starts_at, p.ends_at
+    from meterbook.billing_period p left join meterbook.subscription b on b.id = p.subscription_id
     where p.entity_id = entity and p.state = 'open' and not p.resting and p.starts_at <= at and at < p.ends_at and p.kind in ('dated', 'free')
-    order by p.kind = 'dated' desc limit 1
+    order by p.kind = 'dated' desc, meterbook.standing(b) desc, b.id limit 1
     on conflict (entity_id) do update set (due_at, home_id, home_since, home_starts_at, home_ends_at) =
       (excluded.due_at, excluded.home_id, excluded.home_since, excluded.home_starts_at, excluded.home_ends_at)
     where period_clock is distinct from excluded;
@@ -1710,7 +1830,7 @@ CREATE FUNCTION meterbook.open_windows(s meterbook.subscription, at timestamp wi
     LANGUAGE plpgsql
     AS $$
 -- Opens every window of a subscription up to the one that contains `at` (several, when nobody came by for months); gives its end.
--- A window begins where an earlier period of the entity ends, if that is later than its own start.
+-- A window begins where an earlier one of the subscription ends, if that is later than its own start.
 declare
   cursor_at timestamptz;
   starts timestamptz;
@@ -1727,7 +1847,7 @@ begin
     select w.starts_at, w.ends_at into starts, ends from meterbook.window_of(s, cursor_at) w;
     starts := greatest(starts, cursor_at);
     starts := greatest(starts, (select max(p.ends_at) from meterbook.billing_period p where p.entity_id = s.owner_id and p.kind = 'dated'
-                                and p.starts_at <= starts and p.ends_at < ends));
+                                and p.subscription_id = s.id and p.starts_at <= starts and p.ends_at < ends));
     if starts > at then return least(starts, s.ended_at); end if;
     insert into meterbook.billing_period
       (entity_id, kind, starts_at, ends_at, subscription_id, plan, seats, included, refresh_per_day, opened_at)
@@ -1771,17 +1891,20 @@ CREATE FUNCTION meterbook.owners_at_stripe(the_subscription text, customer text)
 $$;
 
 CREATE FUNCTION meterbook.parties_of(actors text[], workspaces text[], entities text[], payer_ids bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(n integer, actor_id bigint, entity_id bigint, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone, moment timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
-  -- record_usage, which says why.
-  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, now_at.moment
-  from (select coalesce(meterbook.permitted(parties_of.at), clock_timestamp()) as moment) now_at
-  cross join unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
+-- For importers that COPY: who pays for each party, and where its entries of now go. A party that is missing has to be recorded by
+-- record_usage, which says why.
+#variable_conflict use_column
+declare recorded_at timestamptz := coalesce(meterbook.permitted(parties_of.at), clock_timestamp());
+begin
+  return query
+  select u.n::integer, a.id, p.id, p.home_id, p.home_since, p.home_starts_at, p.home_ends_at, recorded_at
+  from unnest(actors, workspaces, entities, payer_ids) with ordinality u(actor, workspace, entity, payer_id, n)
   join meterbook.actor a on a.external_id = u.actor
-  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, now_at.moment) p
-$$;
+  cross join lateral meterbook.payer_of_entry(u.entity, u.payer_id, u.workspace, a.payer_id, a.payer_until, recorded_at) p;
+end $$;
 
 CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1821,11 +1944,11 @@ CREATE FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone
          coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
 $$;
 
-CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
+CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text DEFAULT NULL::text) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
-  -- The entity that was named, or the attribution's, or the workspace's, or else the actor's; those given together must agree. With it, where
-  -- its entries of now go. No row: not known yet, not decided, or the clock has moved on.
+  -- The entity that was named, or the attribution's (`called` so there), or the workspace's, or else the actor's; those given together must agree.
+  -- With it, where its entries of now go. No row: not known yet, not decided, or the clock has moved on.
   select e.id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), meterbook.home_at(c, at), c.home_since, c.home_starts_at, c.home_ends_at
   from (select case when named is not null then meterbook.entity_id_of(named) end as named_id,
                case when workspace is not null then (select coalesce(w.payer_id, 0) from meterbook.workspace w where w.external_id = workspace) end as place) said
@@ -1835,7 +1958,8 @@ CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspac
     when said.place > 0 then said.place
     when actor_payer_until > at then actor_payer end limit 1) e
   cross join lateral (select k.* from meterbook.period_clock k where k.entity_id = e.id and k.due_at > at limit 1) c
-  where (workspace is null or attributed is not null or said.place is not null)
+  where (workspace is null or said.place is not null)
+    and (called is null or meterbook.goes_by(e, called))
     and (named is null or attributed is null or said.named_id = attributed)
     and (named is null or attributed is not null or coalesce(said.place, 0) in (0, said.named_id))
 $$;
@@ -1890,7 +2014,7 @@ begin
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
     'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'terms', terms,
+    'subscription', p.subscription_id, 'terms', terms,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
     'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
@@ -1913,6 +2037,9 @@ CREATE FUNCTION meterbook.permitted(at timestamp with time zone) RETURNS timesta
 -- A time that a caller passes. It may lie back; ahead only if the ledger's owner says so, in tests and replays: time opens and closes periods,
 -- and one who is early opens them for everybody.
 begin
+  if not isfinite(at) then
+    raise exception using errcode = 'MB050', message = format('%s is no moment', at), hint = 'Leave `at` out: the database has a clock.';
+  end if;
   if at - clock_timestamp() > interval '1 second'
      and not pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'meterbook'), 'member') then
     raise exception using errcode = 'MB060', message = format('%s lies ahead of the clock of the database', at),
@@ -1937,7 +2064,7 @@ end $$;
 CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) RETURNS TABLE(period_id bigint, belongs_to bigint, starts_at timestamp with time zone, ends_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
-  -- BEHAVIOUR §3.8: the period that was asked for; else the subscription period that contains the time; else the free one. If that is
+  -- BEHAVIOUR §3.8: the period that was asked for; else the best subscription's that contains the time; else the free one. If that is
   -- closed, the entry is late: booked at home, the open subscription period or without one the free one, and `belongs_to` names the
   -- closed one. No row: nothing is open there, or it is not the payer's.
   select case when stamped.state = 'open' then stamped.id else home.home_id end,
@@ -1946,8 +2073,9 @@ CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timest
          case when stamped.state = 'open' then stamped.ends_at else home.home_ends_at end
   from (select p.* from meterbook.billing_period p
         where p.entity_id = the_entity and p.kind <> 'history' and p.id = coalesce(asked,
-          (select d.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'dated' and c.starts_at <= occurred
-                             order by c.starts_at desc limit 1) d where occurred < d.ends_at and not (d.resting and d.state = 'open')),
+          (select d.id from meterbook.billing_period d join meterbook.subscription b on b.id = d.subscription_id
+           where d.entity_id = the_entity and d.kind = 'dated' and d.starts_at <= occurred and occurred < d.ends_at and not (d.resting and d.state = 'open')
+           order by meterbook.standing(b) desc, b.id limit 1),
           (select f.id from (select c.* from meterbook.billing_period c where c.entity_id = the_entity and c.kind = 'free' and c.starts_at <= occurred
                              order by c.starts_at desc limit 1) f where occurred < f.ends_at),
           (select g.id from meterbook.billing_period g where g.entity_id = the_entity and g.kind = 'free' and g.starts_at > occurred
@@ -1955,14 +2083,24 @@ CREATE FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timest
   cross join lateral (select c.* from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > at limit 1) home
 $$;
 
+CREATE FUNCTION meterbook.placed_entries(the_entity bigint) RETURNS TABLE(entity_id bigint, key uuid, period_id bigint, day integer, actor_id bigint, occurred_at timestamp with time zone, amount numeric, corrects uuid)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Entries where they are booked: one that became visible after its period was sealed, where the fold has booked it.
+  select l.entity_id, l.key, coalesce(e.booked, l.period_id), case when e.key is null then l.day else e.day end, l.actor_id, l.occurred_at, l.amount, l.corrects
+  from meterbook.usage_log l left join meterbook.late_entry e on e.entity_id = l.entity_id and e.key = l.key
+  where the_entity is null or l.entity_id = the_entity
+$$;
+
 CREATE FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', lease = null, note = postpone_delivery.note,
-    due_at = coalesce(at, clock_timestamp()) + delay, round = d.round + is_stuck::integer
+    due_at = moment + delay, round = d.round + is_stuck::integer
   where d.outbox_id = the_id and d.lease = the_lease and d.state = 'leased';
   return found;
 end $$;
@@ -1996,7 +2134,7 @@ CREATE FUNCTION meterbook.put_subscription(id text, owner text, plan text, plan_
 #variable_conflict use_variable
 declare
   moment    timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
-  effective timestamptz := least(coalesce(effective_at, at, clock_timestamp()), coalesce(meterbook.permitted(at), clock_timestamp()));
+  effective timestamptz := least(coalesce(effective_at, moment), moment);
   owner_id  bigint := meterbook.owner_entity(owner);
   known     meterbook.subscription;
   s         meterbook.subscription;
@@ -2004,7 +2142,11 @@ declare
 begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
-  select b.* into known from meterbook.subscription b where b.id = put_subscription.id for update;
+  if exists (select from meterbook.actor a where a.id = any (affected) and a.payer_until <= moment) then
+    perform meterbook.settle_payers(affected, moment);      -- what the clock has changed comes before what is said now
+  end if;
+  perform from meterbook.subscription b where b.owner_id in (known.owner_id, owner_id) or b.id = put_subscription.id order by b.id for update;
+  select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
   if known.owner_id is not null then
     perform from meterbook.billing_period b where b.entity_id = known.owner_id and b.subscription_id = known.id and b.state = 'open'
@@ -2061,12 +2203,14 @@ CREATE FUNCTION meterbook.put_workspace(workspace text, payer text DEFAULT NULL:
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$
-declare payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
+declare
+  moment   timestamptz := coalesce(meterbook.permitted(put_workspace.at), clock_timestamp());
+  payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
 begin
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
-    perform meterbook.open_periods(array[payer_id], coalesce(meterbook.permitted(put_workspace.at), clock_timestamp()));
+    perform meterbook.open_periods(array[payer_id], moment);
   end if;
 end $$;
 
@@ -2113,7 +2257,7 @@ CREATE FUNCTION meterbook.recomputed(the_entity bigint DEFAULT NULL::bigint) RET
                           (g.entity_id, g.period_id, g.source, g.description))
 $$;
 
-CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, workspace text DEFAULT NULL::text, workflow text DEFAULT NULL::text, execution text DEFAULT NULL::text, source_reference text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, entity text DEFAULT NULL::text, payer_id bigint DEFAULT NULL::bigint, payer_name text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2145,9 +2289,9 @@ begin
   begin
     select r.* into bound from meterbook.cumulative_request r where r.request = id for update;
     if not found and total > 0 then
-      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment) p;
+      select p.id into payer from meterbook.payer_of_entry(entity, payer_id, workspace, acting.payer_id, acting.payer_until, moment, payer_name) p;
       if payer is null or acting.id is null then
-        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
+        return next row(1, rise_key, replace(meterbook.refusal(actor, occurred_at, workspace, entity, null, payer_id, payer_name, moment), 'not_written', 'unattributed'), null, null, null, total, null)::meterbook.recorded;
         return;
       end if;
       insert into meterbook.cumulative_request (request, actor_id, entity_id, workspace, category, source, description, total, name)
@@ -2199,7 +2343,7 @@ begin
   return next result;
 end $$;
 
-CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[] DEFAULT NULL::text[], occurred_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], workspaces text[] DEFAULT NULL::text[], workflows text[] DEFAULT NULL::text[], executions text[] DEFAULT NULL::text[], source_references text[] DEFAULT NULL::text[], lines text[] DEFAULT NULL::text[], metadatas jsonb[] DEFAULT NULL::jsonb[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], payer_ids bigint[] DEFAULT NULL::bigint[], payer_periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, note_conflicts boolean DEFAULT true, key_wait_ms integer DEFAULT 5000) RETURNS SETOF meterbook.recorded
+CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[] DEFAULT NULL::text[], occurred_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], workspaces text[] DEFAULT NULL::text[], workflows text[] DEFAULT NULL::text[], executions text[] DEFAULT NULL::text[], source_references text[] DEFAULT NULL::text[], lines text[] DEFAULT NULL::text[], metadatas jsonb[] DEFAULT NULL::jsonb[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], payer_ids bigint[] DEFAULT NULL::bigint[], payer_periods bigint[] DEFAULT NULL::bigint[], payers text[] DEFAULT NULL::text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone, note_conflicts boolean DEFAULT true, key_wait_ms integer DEFAULT 5000) RETURNS SETOF meterbook.recorded
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2207,8 +2351,8 @@ CREATE FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors 
     SET jit TO 'off'
     AS $$
 -- All or nothing, in the caller's transaction, which stays usable after a refusal: refusals come back as rows.
--- `entities` and `periods` are what the caller names (a retry that names another conflicts); `payer_ids` and `payer_periods` come from an
--- attribution (checked, never compared).
+-- `entities` and `periods` are what the caller names (a retry that names another conflicts); `payer_ids`, `payer_periods` and `payers`, the names
+-- of the ids, come from an attribution: checked, never compared with what a retry says.
 --
 -- Isolation: at READ COMMITTED the statement that looks a key up has a younger snapshot than the one that waited for its writer, which is
 -- what tells a replay from a conflict. At stricter levels such a key raises 40001, which the caller retries.
@@ -2222,11 +2366,11 @@ begin
   if greatest(array_ndims(keys), array_ndims(fingerprints), array_ndims(actors), array_ndims(sources), array_ndims(descriptions), array_ndims(amounts),
               array_ndims(categories), array_ndims(occurred_ats), array_ndims(workspaces), array_ndims(workflows), array_ndims(executions),
               array_ndims(source_references), array_ndims(lines), array_ndims(metadatas), array_ndims(entities), array_ndims(periods),
-              array_ndims(payer_ids), array_ndims(payer_periods)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
+              array_ndims(payer_ids), array_ndims(payer_periods), array_ndims(payers)) > 1 or cardinality(fingerprints) <> size or cardinality(actors) <> size or cardinality(sources) <> size or cardinality(descriptions) <> size
      or cardinality(amounts) <> size or cardinality(categories) <> size or cardinality(occurred_ats) <> size or cardinality(workspaces) <> size
      or cardinality(workflows) <> size or cardinality(executions) <> size or cardinality(source_references) <> size or cardinality(lines) <> size
      or cardinality(metadatas) <> size or cardinality(entities) <> size or cardinality(periods) <> size or cardinality(payer_ids) <> size
-     or cardinality(payer_periods) <> size then
+     or cardinality(payer_periods) <> size or cardinality(payers) <> size then
     raise exception using errcode = 'MB050', message = 'the arrays of record_usage differ in length or have more than one dimension',
       hint = 'Pass one element an entry in each array, or leave the array out.';
   end if;
@@ -2238,15 +2382,15 @@ begin
     if size = 1 then
       written := meterbook.write_one(keys[1], fingerprints[1], actors[1], sources[1], descriptions[1], amounts[1], coalesce(categories[1], 'model'),
         occurred_ats[1], workspaces[1], workflows[1], executions[1], source_references[1], lines[1], metadatas[1], entities[1], periods[1],
-        payer_ids[1], payer_periods[1], moment);
+        payer_ids[1], payer_periods[1], payers[1], moment);
     else
-      if num_nonnulls(occurred_ats, workspaces, entities, periods, payer_ids, payer_periods) = 0 then
+      if num_nonnulls(occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers) = 0 then
         written := meterbook.write_at_home(keys, fingerprints, actors, sources, descriptions, amounts, categories, workflows, executions,
           source_references, lines, metadatas, moment);
       end if;
       if written is null then
         written := meterbook.write_many(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows,
-          executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, moment);
+          executions, source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, payers, moment);
       end if;
     end if;
     if cardinality(written) = size then
@@ -2270,7 +2414,7 @@ begin
   end;
   return query select * from unnest(written);
   select array_agg(a order by a.n) into answers
-  from meterbook.answer(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, moment) a
+  from meterbook.answer(keys, fingerprints, actors, amounts, occurred_ats, workspaces, entities, periods, payer_ids, payer_periods, payers, moment) a
   where not exists (select from unnest(written) w where w.n = a.n);
   return query
     select a.n, a.key,
@@ -2291,14 +2435,14 @@ CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 -- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
-declare moment timestamptz := coalesce(at, clock_timestamp());
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
   where d.outbox_id = the_id and d.state = 'dead';
   return case when found then 'due' when exists (select from meterbook.outbox_delivery d where d.outbox_id = the_id) then 'not_dead' else 'unknown' end;
 end $$;
 
-CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) RETURNS text
+CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 -- What is wrong with one entry that has no key yet; `not_written` if nothing is.
@@ -2311,10 +2455,14 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
+  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
-  if workspace is not null and attributed is null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if entity like 'organization:%' and named_id is null then return 'unknown_entity'; end if;
+  if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
+  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
+  if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
+    return 'attribution_disagrees';
+  end if;
   payer := coalesce(named_id, attributed, place_of.payer_id, case when acting.payer_until > at then acting.payer_id end);
   if acting.id is null or payer is null or (entity is not null and named_id is null)
      or not exists (select from meterbook.period_clock c where c.entity_id = payer and c.due_at > at) then
@@ -2360,17 +2508,58 @@ begin
 end $$;
 
 CREATE FUNCTION meterbook.resolve(actor text, workspace text DEFAULT NULL::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(outcome text, entity text, entity_id bigint, period_id bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  -- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+-- Who pays now for an actor's work, and in which period: resolved | unattributed (call attribute, then again) | unknown_workspace.
+#variable_conflict use_column
+declare moment timestamptz := coalesce(meterbook.permitted(resolve.at), clock_timestamp());
+begin
+  return query
   select case when p.id is not null then 'resolved'
               when resolve.workspace is not null and not exists (select from meterbook.workspace w where w.external_id = resolve.workspace)
               then 'unknown_workspace' else 'unattributed' end, p.name, p.id, p.home_id
   from (select) as always
   left join meterbook.actor a on a.external_id = resolve.actor
-  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, coalesce(meterbook.permitted(resolve.at), clock_timestamp())) p
-    on a.id is not null
+  left join lateral meterbook.payer_of_entry(null, null, resolve.workspace, a.payer_id, a.payer_until, moment) p on a.id is not null;
+end $$;
+
+CREATE FUNCTION meterbook.rollup_differences(the_entity bigint) RETURNS SETOF meterbook.difference
+    LANGUAGE sql STABLE
+    AS $$
+  with rolled as materialized (
+    select r.* from meterbook.usage_rollup r where the_entity is null or r.entity_id = the_entity),
+  expected as (                              -- a description beyond the cap is in (other) of its source
+    select g.entity_id, g.period_id, g.grain, g.part,
+           case when g.grain <> 'description' or r.detail is not null then g.detail else '(other)' end as detail,
+           sum(g.amount) as amount, sum(g.entries) as entries, sum(g.digest) as digest
+    from meterbook.recomputed(the_entity) g
+    left join rolled r on r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = g.grain and r.part = g.part and r.detail = g.detail
+    group by 1, 2, 3, 4, 5)
+  select 'rollup + deltas = entries', coalesce(x.entity_id, r.entity_id), coalesce(x.period_id, r.period_id), coalesce(x.grain, r.grain),
+         coalesce(x.part, r.part), coalesce(x.detail, r.detail), x.amount, r.amount, x.entries::bigint, r.entries
+  from expected x full join rolled r
+    on r.entity_id = x.entity_id and r.period_id = x.period_id and r.grain = x.grain and r.part = x.part and r.detail = x.detail
+  where (coalesce(x.amount, 0), coalesce(x.entries, 0), coalesce(x.digest, 0)) is distinct from (coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0))
+  union all
+  select 'a rollup knows how many descriptions it has', t.entity_id, t.period_id, 'total', '', 'descriptions', t.amount, t.amount, d.every, t.descriptions
+  from rolled t
+  cross join lateral (                       -- what is beyond the cap has no description of its own; but one may be called that
+    select count(*) as every, count(*) filter (where r.detail <> '(other)') as named from rolled r
+    where r.entity_id = t.entity_id and r.period_id = t.period_id and r.grain = 'description') d
+  where t.grain = 'total' and t.descriptions not between d.named and d.every
+$$;
+
+CREATE FUNCTION meterbook.said_again(the_entity bigint) RETURNS TABLE(entity_id bigint, recorded_at timestamp with time zone, key uuid, period_id bigint, belongs_to bigint, amount numeric, fingerprint uuid, of_nobody boolean, erased boolean)
+    LANGUAGE sql STABLE
+    AS $$
+  -- Entries as their keys should say them. No fingerprint: who acted was erased, and what was said of them can't be said again.
+  select l.entity_id, l.recorded_at, l.key, l.period_id, l.belongs_to, l.amount,
+         case when l.corrects is null then meterbook.fingerprint(a.external_id, l.category, l.source, l.description, l.amount, g.currency)
+              else meterbook.correction_fingerprint(l.corrects, l.amount, g.currency) end,
+         a.id is null, a.id is not null and a.external_id is null and l.corrects is null
+  from meterbook.usage_log l cross join meterbook.ledger g left join meterbook.actor a on a.id = l.actor_id
+  where the_entity is null or l.entity_id = the_entity
 $$;
 
 CREATE TABLE meterbook.event_key (
@@ -2402,9 +2591,12 @@ declare baseline numeric := coalesce((select b.amount from meterbook.period_base
 begin
   insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
     charged_cents, credits_cents, written_off_cents, given_back_cents)
-  select the_entity, the_period, p.ends_at, baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0), 0, baseline + coalesce(r.amount, 0), 0, 0, 0, 0, 0
+  select the_entity, the_period, p.ends_at, baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0), 0, baseline + coalesce(r.amount, 0), 0,
+         coalesce(c.charged, 0), coalesce(c.credits, 0), coalesce(c.written_off, 0), 0
   from meterbook.billing_period p
   left join meterbook.usage_rollup r on r.entity_id = the_entity and r.period_id = the_period and r.grain = 'total' and r.part = '' and r.detail = ''
+  left join (select sum(x.charged_cents)::bigint as charged, sum(x.credits_cents)::bigint as credits, sum(x.written_off_cents)::bigint as written_off
+             from meterbook.charge x where x.entity_id = the_entity and x.period_id = the_period) c on true
   where p.entity_id = the_entity and p.id = the_period;
   insert into meterbook.sealed_actor (entity_id, period_id, actor_id, amount, entries)
   select the_entity, the_period, r.part::bigint, r.amount, r.entries from meterbook.usage_rollup r
@@ -2418,6 +2610,7 @@ CREATE FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, base
     AS $$
 -- Final figures per entity and actor, kept for good, and the state. Under lock_fold and lock_period, after fold_period and the final charge.
 begin
+  perform meterbook.permitted(seal_period.at);
   insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
     charged_cents, credits_cents, written_off_cents, given_back_cents)
   select the_entity, the_period, seal_period.at, seal_period.baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0),
@@ -2441,6 +2634,7 @@ CREATE FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amo
     AS $$
 -- Usage of a running period that a legacy counter held; of a closed one it never changes.
 begin
+  perform meterbook.permitted(set_baseline.at);
   if exists (select from meterbook.billing_period p where p.entity_id = the_entity and p.id = the_period and p.state <> 'open') then
     raise exception using errcode = 'MB040', message = 'the baseline of a closed period never changes';
   end if;
@@ -2458,6 +2652,7 @@ CREATE FUNCTION meterbook.set_block(the_entity bigint, reason text, reference te
     AS $$
 -- True if something changed. A reference names what blocks; the block ends with it.
 begin
+  perform meterbook.permitted(set_block.at);
   if blocked then
     insert into meterbook.entity_block (entity_id, reason, reference, blocked_at) values (the_entity, set_block.reason, set_block.reference, set_block.at)
     on conflict do nothing;
@@ -2471,7 +2666,7 @@ CREATE FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by text, 
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
-  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, set_limit.at, set_limit.by)
+  insert into meterbook.entity_limit (entity_id, stored, set_at, set_by) values (the_entity, set_limit.stored, meterbook.permitted(set_limit.at), set_limit.by)
   on conflict (entity_id) do update set stored = excluded.stored, set_at = excluded.set_at, set_by = excluded.set_by;
   select meterbook.look_again(the_entity, set_limit.at)
 $$;
@@ -2493,16 +2688,17 @@ begin
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
 end $$;
 
-CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) RETURNS integer
+CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
--- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many.
+-- An invoice that is paid, voided or forgiven, a dispute that is over: what it blocks is free, whoever owns it now. Gives how many. `settled_at` is
+-- Stripe's word, noted and compared with nothing.
 #variable_conflict use_variable
 declare freed integer;
 begin
   perform pg_advisory_xact_lock(5068, hashtext(reference));
-  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, at) on conflict do nothing;
+  insert into meterbook.stripe_settled (reference, outcome, settled_at) values (reference, outcome, settled_at) on conflict do nothing;
   delete from meterbook.entity_block b where b.reference = settle_at_stripe.reference and b.reason in ('payment_failed', 'dispute');
   get diagnostics freed = row_count;
   return freed;
@@ -2542,6 +2738,13 @@ CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period tex
   select l.currency, l.free_period from meterbook.ledger l
 $$;
 
+CREATE FUNCTION meterbook.standing(s meterbook.subscription) RETURNS numeric[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- Of an owner's subscriptions the one with the greatest standing pays, then the one with the least id: plan, included (none: no bound), start.
+  select array[s.plan_rank, coalesce(s.included, 1e12), extract(epoch from s.begins_at)]
+$$;
+
 CREATE FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE
     AS $$
@@ -2561,9 +2764,10 @@ CREATE FUNCTION meterbook.store_stripe_event(the_id text, the_type text, subject
     AS $$
 -- Kept as it came, once. Gives the state it has.
 #variable_conflict use_variable
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   insert into meterbook.stripe_event (id, type, subject, created_at, received_at, body)
-  values (the_id, the_type, subject, created_at, coalesce(at, clock_timestamp()), body) on conflict do nothing;
+  values (the_id, the_type, subject, created_at, moment, body) on conflict do nothing;
   return (select e.state from meterbook.stripe_event e where e.id = the_id);
 end $$;
 
@@ -2651,7 +2855,7 @@ CREATE FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents 
   -- Stripe gave money back for a decrease in the middle of a period, which is to wait for its end (BEHAVIOUR §7): an operator is told, once.
   insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
   values (the_entity, 'alert', 'proration:' || the_entity || ':' || invoice,
-          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(at, clock_timestamp())) on conflict do nothing
+          jsonb_build_object('alert', 'decrease_prorated', 'invoice', invoice, 'cents', cents), coalesce(meterbook.permitted(at), clock_timestamp())) on conflict do nothing
 $$;
 
 CREATE FUNCTION meterbook.term_end(s meterbook.subscription, at timestamp with time zone) RETURNS timestamp with time zone
@@ -2698,6 +2902,7 @@ CREATE FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, r
     AS $$
 -- A close that has to wait: the period takes entries again, and somebody is told once.
 begin
+  perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
   insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
   on conflict do nothing;
@@ -2708,6 +2913,15 @@ begin
     on conflict do nothing;
   end if;
 end $$;
+
+CREATE FUNCTION meterbook.unprovable(the_entity bigint DEFAULT NULL::bigint) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    AS $$
+  -- Entries whose fingerprint nobody can recompute any more: the person was erased.
+  select count(*) from meterbook.usage_log l join meterbook.actor a on a.id = l.actor_id
+  where (the_entity is null or l.entity_id = the_entity) and a.external_id is null and l.corrects is null
+$$;
 
 CREATE FUNCTION meterbook.unsettled_stripe_events() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2835,6 +3049,7 @@ CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the
 -- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
 declare charge_id bigint;
 begin
+  perform meterbook.permitted(write_charge.at);
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
@@ -2861,6 +3076,7 @@ CREATE FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor
 -- under another entity's gate; then the caller undoes all and decides again. By id, so that two who write the same ids don't deadlock.
 declare written integer;
 begin
+  perform meterbook.permitted(write_holds.at);
   with fresh as (
     insert into meterbook.hold (hold_key, entity_id, actor_id, workspace, amount, granted_at, expires_at)
     select u.hold_key, the_entity, u.actor_id, u.workspace, u.amount, write_holds.at, write_holds.at + make_interval(secs => u.ttl)
@@ -2872,7 +3088,7 @@ begin
   return written;
 end $$;
 
-CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) RETURNS meterbook.recorded[]
+CREATE FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) RETURNS meterbook.recorded[]
     LANGUAGE plpgsql
     SET enable_nestloop TO 'off'
     AS $$
@@ -2883,22 +3099,22 @@ declare written meterbook.recorded[];
 begin
   with entry as materialized (            -- sorted by key: no deadlock between overlapping calls; distinct: a key twice in a call is one row
     select distinct on (u.key) u.*, least(coalesce(u.occurred_at, moment), moment) as happened,
-           coalesce(u.workspace, '') as in_workspace, coalesce(u.entity, '') as named, coalesce(u.payer_id, 0) as attributed
+           coalesce(u.workspace, '') as in_workspace, coalesce(u.entity, '') as named, coalesce(u.payer_id, 0) as attributed, coalesce(u.payer, '') as called
     from unnest(keys, fingerprints, actors, sources, descriptions, amounts, categories, occurred_ats, workspaces, workflows, executions,
-                source_references, lines, metadatas, entities, periods, payer_ids, payer_periods)
+                source_references, lines, metadatas, entities, periods, payer_ids, payer_periods, payers)
       with ordinality u(key, fingerprint, actor, source, description, amount, category, occurred_at, workspace, workflow, execution,
-                        source_reference, line, metadata, entity, period, payer_id, payer_period, n)
+                        source_reference, line, metadata, entity, period, payer_id, payer_period, payer, n)
     order by u.key, u.n),
   party as materialized (                 -- who pays, once for all the entries that say the same; read, never locked (I8)
     select said.*, acting.id as actor_id, payer.id as entity_id, payer.name as entity_name,
            payer.home_id, payer.home_since, payer.home_starts_at, payer.home_ends_at
-    from (select distinct actor, in_workspace, named, attributed from entry) said
+    from (select distinct actor, in_workspace, named, attributed, called from entry) said
     cross join lateral (select a.* from meterbook.actor a where a.external_id = said.actor limit 1) acting
     cross join lateral (select p.* from meterbook.payer_of_entry(nullif(said.named, ''), nullif(said.attributed, 0), nullif(said.in_workspace, ''),
-                                                                 acting.payer_id, acting.payer_until, moment) p limit 1) payer),
+                                                                 acting.payer_id, acting.payer_until, moment, nullif(said.called, '')) p limit 1) payer),
   sound as materialized (
     select e.*, p.actor_id, p.entity_id, p.entity_name, home.period_id, home.belongs_to, meterbook.day_in(e.happened, home.starts_at, home.ends_at) as day
-    from entry e join party p using (actor, in_workspace, named, attributed)
+    from entry e join party p using (actor, in_workspace, named, attributed, called)
     cross join lateral (
       select p.home_id as period_id, null::bigint as belongs_to, p.home_starts_at as starts_at, p.home_ends_at as ends_at
       where meterbook.goes_home(coalesce(e.period, e.payer_period), e.happened, p.home_since)
@@ -2929,7 +3145,7 @@ begin
   return written;
 end $$;
 
-CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) RETURNS meterbook.recorded[]
+CREATE FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) RETURNS meterbook.recorded[]
     LANGUAGE plpgsql
     AS $$
 -- One entry as plain statements: a third of the latency of the batch's plan (docs/operating/performance.md).
@@ -2951,7 +3167,7 @@ begin
     where a.external_id = actor and a.payer_until > moment and c.due_at > moment;
   else
     select a.id as actor_id, p.* into payer from meterbook.actor a
-    cross join lateral meterbook.payer_of_entry(entity, payer_id, workspace, a.payer_id, a.payer_until, moment) p where a.external_id = actor;
+    cross join lateral meterbook.payer_of_entry(entity, payer_id, workspace, a.payer_id, a.payer_until, moment, payer_name) p where a.external_id = actor;
   end if;
   if not found then return '{}'; end if;
   if meterbook.goes_home(coalesce(period, payer_period), happened, payer.home_since) then
@@ -3034,6 +3250,7 @@ CREATE TABLE meterbook.billing_period (
     state text DEFAULT 'open'::text NOT NULL,
     resting boolean DEFAULT false NOT NULL,
     cut boolean DEFAULT false NOT NULL,
+    moved boolean DEFAULT false NOT NULL,
     opened_at timestamp with time zone NOT NULL,
     stripe_customer text,
     stripe_subscription text,
@@ -3052,6 +3269,8 @@ COMMENT ON COLUMN meterbook.billing_period.state IS 'open takes entries (closing
 COMMENT ON COLUMN meterbook.billing_period.resting IS 'Its subscription is not entitled now (unpaid, paused): entries go elsewhere until it is again.';
 
 COMMENT ON COLUMN meterbook.billing_period.cut IS 'It was cut short (BEHAVIOUR §10), so its end is final: no later word of its subscription moves it on.';
+
+COMMENT ON COLUMN meterbook.billing_period.moved IS 'Its start or end was moved after it was opened: the days of what was recorded before follow the bounds of then.';
 
 COMMENT ON COLUMN meterbook.billing_period.stripe_customer IS 'Where its charges go when its subscription has passed to another owner since; null: where the subscription says.';
 
@@ -3250,11 +3469,12 @@ CREATE TABLE meterbook.cutover_row (
     epoch integer NOT NULL,
     amount numeric NOT NULL,
     day integer,
+    is_held boolean DEFAULT false NOT NULL,
     is_switched boolean DEFAULT false NOT NULL,
     refused text
 );
 
-COMMENT ON TABLE meterbook.cutover_row IS 'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, or refused. is_switched: recorded by a writer of both after the switch.';
+COMMENT ON TABLE meterbook.cutover_row IS 'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, held, or refused. is_held: the ledger had it before its epoch began. is_switched: recorded by a writer of both after the switch.';
 
 CREATE TABLE meterbook.deferred_close (
     entity_id bigint NOT NULL,
@@ -3299,7 +3519,7 @@ CREATE TABLE meterbook.entry_metadata (
     entity_id bigint NOT NULL,
     key uuid NOT NULL,
     recorded_at timestamp with time zone NOT NULL,
-    metadata jsonb NOT NULL
+    metadata meterbook.usage_metadata NOT NULL
 );
 
 COMMENT ON TABLE meterbook.entry_metadata IS 'What callers said besides the money. May be pruned; no figure depends on it.';
@@ -3693,7 +3913,7 @@ ALTER TABLE ONLY meterbook.billing_entity
     ADD CONSTRAINT billing_entity_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY meterbook.billing_period
-    ADD CONSTRAINT billing_period_dated_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'dated'::text));
+    ADD CONSTRAINT billing_period_dated_never_overlap EXCLUDE USING gist (int8range(hashtextextended(subscription_id, entity_id), hashtextextended(subscription_id, entity_id), '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'dated'::text));
 
 ALTER TABLE ONLY meterbook.billing_period
     ADD CONSTRAINT billing_period_free_never_overlap EXCLUDE USING gist (int8range(entity_id, entity_id, '[]'::text) WITH &&, tstzrange(starts_at, ends_at) WITH &&) WHERE (starts_with(kind, 'free'::text));
@@ -4024,7 +4244,7 @@ GRANT SELECT ON TABLE meterbook.subscription TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.amend_periods(s meterbook.subscription, previous_owner bigint, effective timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.answer(keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], occurred_ats timestamp with time zone[], workspaces text[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.applied_migrations() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.applied_migrations() TO meterbook_writer;
@@ -4044,6 +4264,10 @@ REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timesta
 REVOKE ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.billing_differences(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone) TO meterbook_writer;
@@ -4077,6 +4301,10 @@ REVOKE ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reaso
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.correction_differences(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeric, currency text) TO meterbook_reader;
@@ -4085,8 +4313,6 @@ GRANT ALL ON FUNCTION meterbook.correction_fingerprint(entry uuid, amount numeri
 REVOKE ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.corrections_of(the_entity bigint, the_period bigint) TO meterbook_importer;
-
-REVOKE ALL ON FUNCTION meterbook.cut_lesser_periods(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_writer;
@@ -4140,6 +4366,10 @@ GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.entity_id_of(entity text) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.entry_differences(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.erase_stripe_event(the_id text) TO meterbook_importer;
@@ -4176,6 +4406,10 @@ REVOKE ALL ON FUNCTION meterbook.first_flush(request text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_flush(request text) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.first_grant(grant_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.first_grant(grant_key text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.first_grant(grant_key text) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.first_said(keys uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.first_said(keys uuid[]) TO meterbook_importer;
@@ -4187,6 +4421,11 @@ REVOKE ALL ON FUNCTION meterbook.fold_period(the_entity bigint, the_period bigin
 REVOKE ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.forget_moved(the_entity bigint, ids bigint[]) TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
 
@@ -4210,9 +4449,6 @@ GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp w
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.import_history(entity text, starts timestamp with time zone, ends timestamp with time zone, keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], categories text[], sources text[], descriptions text[], workflows text[], executions text[], occurred_ats timestamp with time zone[], at timestamp with time zone) FROM PUBLIC;
-
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
-GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.is_gone(e meterbook.billing_entity) FROM PUBLIC;
 
@@ -4317,9 +4553,9 @@ GRANT ALL ON FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], 
 
 REVOKE ALL ON FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.pending_of(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
@@ -4336,6 +4572,10 @@ REVOKE ALL ON FUNCTION meterbook.person(external_id text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.place(the_entity bigint, asked bigint, occurred timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.placed_entries(the_entity bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.postpone_delivery(the_id bigint, the_lease bigint, note text, delay interval, is_stuck boolean, at timestamp with time zone) TO meterbook_writer;
@@ -4359,19 +4599,19 @@ REVOKE ALL ON FUNCTION meterbook.recomputed(the_entity bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.recomputed(the_entity bigint) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, total numeric, source text, description text, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, metadata jsonb, entity text, payer_id bigint, payer_name text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.refuse_change() FROM PUBLIC;
 
@@ -4382,6 +4622,14 @@ GRANT ALL ON FUNCTION meterbook.remove_member(organization text, person text, at
 REVOKE ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.resolve(actor text, workspace text, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.rollup_differences(the_entity bigint) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.said_again(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.said_again(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.said_again(the_entity bigint) TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.event_key TO meterbook_reader;
 GRANT SELECT,INSERT ON TABLE meterbook.event_key TO meterbook_importer;
@@ -4410,9 +4658,9 @@ REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, 
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
@@ -4420,6 +4668,8 @@ REVOKE ALL ON FUNCTION meterbook.settled() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.standing(s meterbook.subscription) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 
@@ -4459,6 +4709,10 @@ REVOKE ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bi
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, reason text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.unprovable(the_entity bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.unprovable(the_entity bigint) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.unprovable(the_entity bigint) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.unsettled_stripe_events() FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.unsettled_stripe_events() TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.unsettled_stripe_events() TO meterbook_importer;
@@ -4485,9 +4739,9 @@ REVOKE ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[]
 GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.write_holds(the_entity bigint, hold_keys text[], actor_ids bigint[], workspaces text[], amounts numeric[], ttls integer[], at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], moment timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.write_many(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], moment timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, moment timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.write_one(key uuid, fingerprint uuid, actor text, source text, description text, amount numeric, category text, occurred_at timestamp with time zone, workspace text, workflow text, execution text, source_reference text, line text, metadata jsonb, entity text, period bigint, payer_id bigint, payer_period bigint, payer_name text, moment timestamp with time zone) FROM PUBLIC;
 
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.actor TO meterbook_importer;

@@ -115,9 +115,12 @@ declare baseline numeric := coalesce((select b.amount from meterbook.period_base
 begin
   insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
     charged_cents, credits_cents, written_off_cents, given_back_cents)
-  select the_entity, the_period, p.ends_at, baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0), 0, baseline + coalesce(r.amount, 0), 0, 0, 0, 0, 0
+  select the_entity, the_period, p.ends_at, baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0), 0, baseline + coalesce(r.amount, 0), 0,
+         coalesce(c.charged, 0), coalesce(c.credits, 0), coalesce(c.written_off, 0), 0
   from meterbook.billing_period p
   left join meterbook.usage_rollup r on r.entity_id = the_entity and r.period_id = the_period and r.grain = 'total' and r.part = '' and r.detail = ''
+  left join (select sum(x.charged_cents)::bigint as charged, sum(x.credits_cents)::bigint as credits, sum(x.written_off_cents)::bigint as written_off
+             from meterbook.charge x where x.entity_id = the_entity and x.period_id = the_period) c on true
   where p.entity_id = the_entity and p.id = the_period;
   insert into meterbook.sealed_actor (entity_id, period_id, actor_id, amount, entries)
   select the_entity, the_period, r.part::bigint, r.amount, r.entries from meterbook.usage_rollup r
