@@ -212,3 +212,107 @@ async def test_after_the_first_close_there_is_no_way_back(legacy_url: str, book:
         assert (await cutover.absorb()).recorded == 0
     last, now = await book.usage("user:u", "last"), await book.usage("user:u")
     assert (last.total, now.total) == (Decimal(150), Decimal("2.5"))
+
+
+async def team(legacy_url: str, clock: Clock, *members: str, departed: str = "0") -> Product:
+    """An organization that pays, with its owner and these members, on day ten."""
+    made = Product()
+    made.user("owner")
+    made.organization("team", "owner", joined=START, departed=departed)
+    made.subscription("team", "team_6000", seats=3)
+    for name in members:
+        made.user(name)
+        made.member("team", name, START)
+        made.charge(name, "10", START)
+    made.write(legacy_url)
+    clock.now = utc(2026, 6, 11)
+    return made
+
+
+def write(legacy_url: str, user: str, amount: str, name: str, at: str = "2026-06-11") -> None:
+    """As an old instance does: counter and log."""
+    query(
+        legacy_url,
+        "update public.user_stats set current_period_cost = current_period_cost + %s where user_id = %s",
+        Decimal(amount),
+        user,
+    )
+    query(
+        legacy_url,
+        "insert into public.usage_log values (%s, %s, 'model', 's', 'd', %s, null, null, null, %s)",
+        name,
+        user,
+        Decimal(amount),
+        at,
+    )
+
+
+@pytest.mark.parametrize("sees_each_step", [True, False])
+async def test_who_leaves_in_shadow_leaves_their_usage_to_the_organization(
+    legacy_url: str, book: Book, clock: Clock, sees_each_step: bool
+) -> None:
+    """The product moves the counter to departed usage, of which the ledger has a part already: nothing is counted twice."""
+    await team(legacy_url, clock, "leaver", "stayer", departed="7.5")
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        write(legacy_url, "leaver", "2", "row1")
+        write(legacy_url, "stayer", "1", "row2")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        query(legacy_url, "update public.organization set departed_member_usage = departed_member_usage + 12")
+        query(legacy_url, "update public.user_stats set current_period_cost = 0 where user_id = 'leaver'")
+        if sees_each_step:
+            await cutover.shadow()
+        query(legacy_url, "delete from public.member where user_id = 'leaver'")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        assert [one.explanation async for one in cutover.compare() if one.difference] == []
+        assert {one.outcome async for one in cutover.switch()} == {"switched"}
+    assert (await book.usage("organization:team")).total == Decimal("30.5")
+    assert (await book.usage("user:leaver")).total == 0
+
+
+async def test_kept_usage_that_was_fed_is_not_counted_twice(legacy_url: str, book: Book, clock: Clock) -> None:
+    """Who joins with 150 on the counter, 2 of them recorded since shadow began: 152 is kept, of which the ledger has 2."""
+    await team(legacy_url, clock)
+    query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('u', 150)")
+    query(
+        legacy_url,
+        "insert into public.subscription values ('s2', 'pro_6000', 'u', 'active', '2026-06-01', '2026-07-01', true, 1, null, null)",
+    )
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        write(legacy_url, "u", "2", "row1")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        query(legacy_url, JOINED)
+        query(legacy_url, "insert into public.member values ('m2', 'u', 'team', 'member', '2026-06-11')")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        assert [one.explanation async for one in cutover.compare() if one.difference] == []
+        assert {one.outcome async for one in cutover.switch()} == {"switched"}
+    own, pool = await book.usage("user:u"), await book.usage("organization:team")
+    assert (own.total, pool.total) == (Decimal(152), Decimal("0.75"))
+
+
+async def test_a_counter_that_goes_on_elsewhere_is_counted_there_alone(
+    legacy_url: str, book: Book, clock: Clock
+) -> None:
+    """A product that resets nothing when somebody joins: the whole counter is the pool's, less what the own period's ledger has of it."""
+    await team(legacy_url, clock)
+    query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('u', 150)")
+    query(
+        legacy_url,
+        "insert into public.subscription values ('s2', 'pro_6000', 'u', 'active', '2026-06-01', '2026-07-01', true, 1, null, null)",
+    )
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        write(legacy_url, "u", "2", "row1")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        query(legacy_url, "insert into public.member values ('m2', 'u', 'team', 'member', '2026-06-11')")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        assert {one.outcome async for one in cutover.switch()} == {"switched"}
+    own, pool = await book.usage("user:u"), await book.usage("organization:team")
+    assert (own.total, pool.total) == (Decimal(2), Decimal(150))

@@ -31,6 +31,7 @@ from meterbook.operations.cutover_step import CutoverStep, Feed
 from meterbook.operations.feed_ledger import OVERLAP_S, Fed, feed_entities
 from meterbook.operations.import_history import (
     ImportedPage,
+    Past,
     PastRow,
     import_page,
     list_past_places,
@@ -278,12 +279,12 @@ class Cutover:
 
     # ---------------------------------------------------------------------------------------------------------------- absorb
 
-    async def absorb(self) -> Absorbed:
+    async def absorb(self, *, dry_run: bool = False) -> Absorbed:
         """One look at the counters of switched entities: what old instances added since is recorded as late usage, once."""
         async with self._step():
             await self._must_have_begun()
             found: list[AbsorbedHere] = [
-                await self._in_transaction(self._absorb, batch)
+                await self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*await self._moving("switched"), *await self._moving("retired")])
             ]
             late = await self.lateness()
@@ -348,30 +349,30 @@ class Cutover:
 
     # --------------------------------------------------------------------------------------------------------------- history
 
-    async def import_history(self) -> ImportedHistory:
+    async def import_history(self, *, dry_run: bool = False) -> ImportedHistory:
         """Audit rows of past periods, of everybody who is compared or switched: sealed at once, readable, never billed."""
         async with self._step():
             await self._must_have_begun()
             rows, refused, amount, after = 0, 0, ZERO, ""
             while places := await list_past_places(self._conn, after, ENTITIES_PER_PAGE):
                 for past in [past for place in places for past in pasts_of(place)]:
-                    async for page in self._pages(past):
+                    async for page in self._pages(past, dry_run=dry_run):
                         rows, refused = rows + page.rows, refused + page.refused
                         amount = EXACT.add(amount, page.amount)
                 after = places[-1].user_id
             periods = 0
-            while sealed := await self._in_transaction(self._seal):
+            while not dry_run and (sealed := await self._in_transaction(self._seal)):
                 periods += sealed
         return ImportedHistory(periods, rows, amount, refused)
 
-    async def _pages(self, past: Any) -> AsyncIterator[ImportedPage]:
+    async def _pages(self, past: Past, *, dry_run: bool) -> AsyncIterator[ImportedPage]:
         last: PastRow | None = None
 
         async def one() -> ImportedPage:
             return await import_page(self._conn, self._tables, past, last, self._catalog.currency, await self._now())
 
         while True:
-            page = await self._in_transaction(one)
+            page = await self._in_transaction(one, dry_run=dry_run)
             yield page
             if page.last is None:
                 return

@@ -170,11 +170,12 @@ async def absorb(
     once: Annotated[
         bool, typer.Option("--once", help="One look; exit code 1 if old instances still wrote lately.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> Exit:
     """Record what old instances still add to the counters, once each, until they have stopped. Run it until the rollout ends."""
     async with _opened(session, mapping) as (_, cutover):
         while True:
-            done = await cutover.absorb()
+            done = await cutover.absorb(dry_run=dry_run)
             late = await cutover.lateness(int(quiet_for))
             stopped = not late.moving and not done.waiting
             if session.json:
@@ -186,7 +187,7 @@ async def absorb(
                 console().print(said, soft_wrap=True)
                 for note in done.notes:
                     console().print(f"  {note}", soft_wrap=True)
-            if stopped or once:
+            if stopped or once or dry_run:
                 return Exit.DONE if stopped else Exit.FINDINGS
             await asyncio.sleep(every)
 
@@ -235,12 +236,12 @@ async def rollback(
 
 
 @command(app, "history")
-async def history(session: Session, mapping: Mapping = None) -> Exit:
+async def history(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Import audit rows of past periods, sealed at once: readable, in no limit and no bill. Again: only what is new."""
     async with _opened(session, mapping) as (_, cutover):
         with _bar(session) as bar:
             bar.add_task("rows", total=None)
-            done = await cutover.import_history()
+            done = await cutover.import_history(dry_run=dry_run)
     if session.json:
         print(json_text(done))
     else:

@@ -54,6 +54,11 @@ class Reading:
         return self.value < self.seen
 
     @property
+    def begins_again(self) -> bool:
+        """Before the switch: it fell, or other counters were moved into it."""
+        return self.has_fallen or (self.kind != "running" and self.value != self.seen)
+
+    @property
     def base_at_switch(self) -> Decimal:
         """The counter is what is owed: the ledger's part of it stays in the ledger, all else is baseline."""
         return EXACT.subtract(self.value, EXACT.add(self.held, self.rows))

@@ -3,7 +3,7 @@
 Each change is a short transaction of its own. Before it, its owner is marked as billed elsewhere, so that nothing of it is charged or told.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,9 +42,9 @@ class ChangedOrganization:
 
 @dataclass(frozen=True, slots=True)
 class ChangedMember:
-    """`organization_id` None: the user has left."""
+    """`id`: the user's. `organization_id` None: the user has left."""
 
-    user_id: str
+    id: str
     organization_id: str | None
     role: str | None
     digest: str | None
@@ -59,16 +59,23 @@ class Mirror:
         self.told = 0
 
     async def run(self) -> None:
-        for organization in await self._changed(ChangedOrganization, "list_changed_organizations"):
+        async for organization in self._changed(ChangedOrganization, "list_changed_organizations"):
             await self._kept(f"organization:{organization.id}", self._organization, organization)
-        for member in await self._changed(ChangedMember, "list_changed_members"):
-            await self._kept(f"user:{member.user_id}", self._member, member)
-        for subscription in await self._changed(ChangedSubscription, "list_changed_subscriptions"):
+        async for member in self._changed(ChangedMember, "list_changed_members"):
+            await self._kept(f"user:{member.id}", self._member, member)
+        async for subscription in self._changed(ChangedSubscription, "list_changed_subscriptions"):
             await self._kept(subscription.owner, self._subscription, subscription)
 
-    async def _changed(self, kind: type[Any], statement: str) -> Sequence[Any]:
-        arguments = {"rows": ROWS_PER_PAGE * 20, "entitled": list(ENTITLED)}
-        return await cutover.rows_of(self._conn, kind, statement, arguments)
+    async def _changed(self, kind: type[Any], statement: str) -> AsyncIterator[Any]:
+        after = ""
+        while True:
+            arguments = {"after": after, "rows": ROWS_PER_PAGE, "entitled": list(ENTITLED)}
+            page = await cutover.rows_of(self._conn, kind, statement, arguments)
+            for one in page:
+                yield one
+            if len(page) < ROWS_PER_PAGE:
+                return
+            after = page[-1].id
 
     async def _kept(self, subject: str, tell: Any, said: Any) -> None:
         try:
@@ -93,16 +100,16 @@ class Mirror:
         await self._note("organization", said.id, said.digest)
 
     async def _member(self, said: ChangedMember) -> None:
-        await self._shadow(f"user:{said.user_id}")
-        where = await cutover.value_of(self._conn, "organization_of", {"user": said.user_id})
+        await self._shadow(f"user:{said.id}")
+        where = await cutover.value_of(self._conn, "organization_of", {"user": said.id})
         if where is not None and where != said.organization_id:
-            await remove_member(self._conn, where, said.user_id, self._at)
+            await remove_member(self._conn, where, said.id, self._at)
         if said.organization_id is None:
-            await cutover.change(self._conn, "forget_mirrored", {"kind": "member", "id": said.user_id})
+            await cutover.change(self._conn, "forget_mirrored", {"kind": "member", "id": said.id})
             return
         if said.role != "owner" or where != said.organization_id:
-            await self._join(said.organization_id, said.user_id, said.role)
-        await self._note("member", said.user_id, said.digest_now)
+            await self._join(said.organization_id, said.id, said.role)
+        await self._note("member", said.id, said.digest_now)
 
     async def _join(self, organization: str, user: str, role: str | None) -> None:
         known = role if role in MEMBER_ROLES else "member"

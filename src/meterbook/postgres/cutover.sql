@@ -78,14 +78,15 @@ select o.id, owner.user_id as owner, md5(coalesce(owner.user_id, '')) as digest,
 from pg_temp.legacy_organization o
 left join lateral (select min(m.user_id) as user_id from pg_temp.legacy_member m where m.organization_id = o.id and m.role = 'owner') owner on true
 left join meterbook.cutover_mirror was on was.kind = 'organization' and was.id = o.id
-where was.digest is distinct from md5(coalesce(owner.user_id, '')) order by o.id limit %(rows)s
+where o.id > %(after)s and was.digest is distinct from md5(coalesce(owner.user_id, '')) order by o.id limit %(rows)s
 
 -- name: list_changed_members
 -- Who joined, left, or has another role since it was told. organization_id null: left.
-select coalesce(m.user_id, was.id) as user_id, m.organization_id, m.role, was.digest, md5(concat_ws(',', m.organization_id, m.role)) as digest_now
+select coalesce(m.user_id, was.id) as id, m.organization_id, m.role, was.digest, md5(concat_ws(',', m.organization_id, m.role)) as digest_now
 from (select distinct on (x.user_id) x.* from pg_temp.legacy_member x order by x.user_id, x.joined_at, x.organization_id) m
 full join (select * from meterbook.cutover_mirror w where w.kind = 'member') was on was.id = m.user_id
-where was.digest is distinct from case when m.user_id is not null then md5(concat_ws(',', m.organization_id, m.role)) end
+where coalesce(m.user_id, was.id) > %(after)s
+  and was.digest is distinct from case when m.user_id is not null then md5(concat_ws(',', m.organization_id, m.role)) end
 order by 1 limit %(rows)s
 
 -- name: organization_of
@@ -99,7 +100,7 @@ select s.id, s.owner, s.plan, s.status, s.starts_at, s.ends_at, s.seats, s.inter
        s.stripe_customer, s.stripe_subscription, md5(s::text) as digest
 from pg_temp.legacy_subscription s
 left join meterbook.cutover_mirror was on was.kind = 'subscription' and was.id = s.id
-where was.digest is distinct from md5(s::text) and (s.status = any (%(entitled)s::text[]) or was.digest is not null)
+where s.id > %(after)s and was.digest is distinct from md5(s::text) and (s.status = any (%(entitled)s::text[]) or was.digest is not null)
 order by s.id limit %(rows)s
 
 -- name: note_mirrored
@@ -170,14 +171,18 @@ where (k.name is null or (clock.home_id is distinct from k.period_id and was.sta
 order by o.id limit %(rows)s
 
 -- name: begin_counters
--- An epoch of these counters: their values, and which audit rows of late are in them already, from one snapshot.
+-- An epoch of these counters: their values, and which audit rows of late are in them already, from one snapshot. One that goes on counting elsewhere
+-- leaves its rows in the ledger where they are: they are held there.
 with place as (
   select * from unnest(%(names)s::text[], %(kinds)s::text[], %(owners)s::text[], %(entities)s::bigint[], %(periods)s::bigint[], %(since)s)
     p(name, kind, owner, entity_id, period_id, since)),
 valued as materialized (
   select p.*, coalesce(case p.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value, coalesce(c.last, 0) as last,
          coalesce(k.epoch, 0) + 1 as epoch,
-         case when p.kind = 'running' then coalesce(meterbook.sum_held(p.entity_id, p.period_id, p.owner, %(at)s::timestamptz), 0) else 0 end as held
+         case when p.kind = 'departed' then meterbook.sum_departed(p.entity_id, p.period_id, %(at)s::timestamptz)
+              else coalesce(meterbook.sum_held(p.entity_id, p.period_id, p.owner, %(at)s::timestamptz), 0) end
+         + case when k.name is not null and (k.entity_id, k.period_id) <> (p.entity_id, p.period_id) and coalesce(c.running, 0) >= k.seen
+                then coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch), 0) else 0 end as held
   from place p
   left join pg_temp.legacy_counter c on p.kind <> 'departed' and c.user_id = p.owner
   left join pg_temp.legacy_organization o on p.kind = 'departed' and o.id = p.owner
@@ -194,6 +199,12 @@ begun as (
     (excluded.entity_id, excluded.period_id, excluded.epoch, excluded.base, excluded.held, excluded.seen, excluded.seen_last, 0, 0, 0, null, excluded.looked_at, '')
   returning name, entity_id)
 select distinct b.entity_id from begun b
+
+-- name: list_departed
+-- The counters of departed members of these entities, where they are organizations.
+select k.name, k.kind, k.owner, k.entity_id, k.period_id from meterbook.cutover_counter k
+join meterbook.cutover_entity e on e.entity_id = k.entity_id and e.state = 'shadow'
+where k.entity_id = any (%(entities)s::bigint[]) and k.kind = 'departed' order by k.name
 
 -- name: begin_entity
 -- Compared in this period from now on; one that was switched stays so.

@@ -2787,6 +2787,20 @@ CREATE FUNCTION meterbook.stripe_events(the_state text, rows_max integer) RETURN
   from meterbook.stripe_event e where the_state is null or e.state = the_state order by e.received_at desc, e.created_at desc, e.id desc limit rows_max
 $$;
 
+CREATE FUNCTION meterbook.sum_departed(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE
+    AS $$
+  -- What the ledger has of a period by those whose running counter is not this entity's.
+  select coalesce((select sum(r.amount) from meterbook.usage_rollup r
+                   where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor' and not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = r.part::bigint and k.entity_id = the_entity and k.period_id = the_period)), 0)
+       + coalesce((select sum(d.amount) from meterbook.pending_of(the_entity, the_period, sum_departed.at) d
+                   where not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = d.actor_id and k.entity_id = the_entity and k.period_id = the_period)), 0)
+$$;
+
 CREATE FUNCTION meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamp with time zone) RETURNS numeric
     LANGUAGE sql STABLE
     AS $$
@@ -4684,6 +4698,8 @@ GRANT ALL ON FUNCTION meterbook.stripe_event_body(the_id text) TO meterbook_impo
 REVOKE ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.sum_departed(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamp with time zone) FROM PUBLIC;
 

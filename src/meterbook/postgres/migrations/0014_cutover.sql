@@ -87,6 +87,19 @@ language sql stable as $$
   from meterbook.actor a where a.external_id = person
 $$;
 
+create function meterbook.sum_departed(the_entity bigint, the_period bigint, at timestamptz) returns numeric
+language sql stable as $$
+  -- What the ledger has of a period by those whose running counter is not this entity's.
+  select coalesce((select sum(r.amount) from meterbook.usage_rollup r
+                   where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor' and not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = r.part::bigint and k.entity_id = the_entity and k.period_id = the_period)), 0)
+       + coalesce((select sum(d.amount) from meterbook.pending_of(the_entity, the_period, sum_departed.at) d
+                   where not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = d.actor_id and k.entity_id = the_entity and k.period_id = the_period)), 0)
+$$;
+
 create function meterbook.sum_period(the_entity bigint, the_period bigint, at timestamptz) returns numeric
 language sql stable as $$
   -- Baseline and ledger of a period.

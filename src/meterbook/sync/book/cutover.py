@@ -38,6 +38,7 @@ from meterbook.sync.operations.cutover_step import CutoverStep, Feed
 from meterbook.sync.operations.feed_ledger import OVERLAP_S, Fed, feed_entities
 from meterbook.sync.operations.import_history import (
     ImportedPage,
+    Past,
     PastRow,
     import_page,
     list_past_places,
@@ -283,12 +284,12 @@ class Cutover:
 
     # ---------------------------------------------------------------------------------------------------------------- absorb
 
-    def absorb(self) -> Absorbed:
+    def absorb(self, *, dry_run: bool = False) -> Absorbed:
         """One look at the counters of switched entities: what old instances added since is recorded as late usage, once."""
         with self._step():
             self._must_have_begun()
             found: list[AbsorbedHere] = [
-                self._in_transaction(self._absorb, batch)
+                self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*self._moving("switched"), *self._moving("retired")])
             ]
             late = self.lateness()
@@ -353,30 +354,30 @@ class Cutover:
 
     # --------------------------------------------------------------------------------------------------------------- history
 
-    def import_history(self) -> ImportedHistory:
+    def import_history(self, *, dry_run: bool = False) -> ImportedHistory:
         """Audit rows of past periods, of everybody who is compared or switched: sealed at once, readable, never billed."""
         with self._step():
             self._must_have_begun()
             rows, refused, amount, after = 0, 0, ZERO, ""
             while places := list_past_places(self._conn, after, ENTITIES_PER_PAGE):
                 for past in [past for place in places for past in pasts_of(place)]:
-                    for page in self._pages(past):
+                    for page in self._pages(past, dry_run=dry_run):
                         rows, refused = rows + page.rows, refused + page.refused
                         amount = EXACT.add(amount, page.amount)
                 after = places[-1].user_id
             periods = 0
-            while sealed := self._in_transaction(self._seal):
+            while not dry_run and (sealed := self._in_transaction(self._seal)):
                 periods += sealed
         return ImportedHistory(periods, rows, amount, refused)
 
-    def _pages(self, past: Any) -> Iterator[ImportedPage]:
+    def _pages(self, past: Past, *, dry_run: bool) -> Iterator[ImportedPage]:
         last: PastRow | None = None
 
         def one() -> ImportedPage:
             return import_page(self._conn, self._tables, past, last, self._catalog.currency, self._now())
 
         while True:
-            page = self._in_transaction(one)
+            page = self._in_transaction(one, dry_run=dry_run)
             yield page
             if page.last is None:
                 return

@@ -83,23 +83,43 @@ def begin_people(conn: Connection[Any], step: CutoverStep, attribute: Attribute,
     }
     was = {one.user_id: one for one in stale}
     counters: list[_Counter] = []
+    left: set[tuple[int, int]] = set()
     for person in people:
-        place = places[person.user_id]
+        place, before = places[person.user_id], was[person.user_id]
         reason = _reason_against(person, place, subscriptions, step)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 note_refusal(conn, subject, f"{person.entity} {reason}", at)
             continue
-        if _waits(was[person.user_id]):
-            note_wait(conn, was[person.user_id].was_entity)
+        if _waits(before):
+            note_wait(conn, before.was_entity)
             continue
+        if before.was_entity is not None and before.was_period is not None and not before.has_begun_again:
+            left.add((before.was_entity, before.was_period))
         counters.append((person.entity, "running", person.user_id, place.payer_id, place.payer_period))
         if person.kept > ZERO and place.payer_id != place.own_id and place.own_period is not None:
             counters.append((f"kept:{person.user_id}", "kept", person.user_id, place.own_id, place.own_period))
         elif place.own_period is not None and place.payer_id != place.own_id:
             begin_bare(conn, place.own_id, place.own_period, at)
     entities = _begin(conn, step.tables, counters, since, at)
+    entities |= _leave(conn, step, left, [one.was_entity for one in stale if one.was_entity is not None], since)
     return Begun(len(counters), entities, stale[-1].user_id)
+
+
+def _leave(
+    conn: Connection[Any],
+    step: CutoverStep,
+    left: set[tuple[int, int]],
+    before: Sequence[int],
+    since: datetime,
+) -> frozenset[int]:
+    """A counter that goes on elsewhere, not begun again, takes its part of the baseline with it; departed usage follows from who is left."""
+    departed = cutover.records_of(conn, "list_departed", {"entities": list(before)})
+    counters = [(one["name"], one["kind"], one["owner"], one["entity_id"], one["period_id"]) for one in departed]
+    entities = _begin(conn, step.tables, counters, since, step.at)
+    for entity_id, period_id in sorted(left):
+        set_baseline_of(conn, step.tables, entity_id, period_id, step.at)
+    return entities
 
 
 def _reason_against(

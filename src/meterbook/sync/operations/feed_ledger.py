@@ -96,7 +96,7 @@ def feed_entities(
 ) -> Fed:
     """Records the fresh rows of these entities (by id, with their names), notes how much each differs; in the connection's transaction."""
     looked = look_at(conn, step.tables, list(entities), overlap_s, switched=False)
-    fallen = [reading for readings in looked.readings.values() for reading in readings if reading.has_fallen]
+    fallen = [reading for readings in looked.readings.values() for reading in readings if reading.begins_again]
     fell = {reading.name for reading in fallen}
     rows = [row for row in looked.rows if row.reading.name not in fell]
     kept = [row for row in rows if row.recorded is not None or step.feed == "audit"]
@@ -202,7 +202,7 @@ def _lower_bases(conn: Connection[Any], step: CutoverStep, looked: Looked, rows:
 def _begin_fallen(
     conn: Connection[Any], step: CutoverStep, looked: Looked, fallen: Sequence[Reading], overlap_s: int
 ) -> None:
-    """A counter that fell began again: so does its comparison, and its part of the baseline."""
+    """A counter that began again does so here, with its part of the baseline."""
     place = {reading.name: entity for entity, found in looked.readings.items() for reading in found}
     counters = [(one.name, one.kind, one.owner, place[one.name], looked.periods[place[one.name]]) for one in fallen]
     for entity in begin_again(conn, step.tables, counters, step.at - timedelta(seconds=overlap_s), step.at):

@@ -4,7 +4,7 @@
 Each change is a short transaction of its own. Before it, its owner is marked as billed elsewhere, so that nothing of it is charged or told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,9 +43,9 @@ class ChangedOrganization:
 
 @dataclass(frozen=True, slots=True)
 class ChangedMember:
-    """`organization_id` None: the user has left."""
+    """`id`: the user's. `organization_id` None: the user has left."""
 
-    user_id: str
+    id: str
     organization_id: str | None
     role: str | None
     digest: str | None
@@ -63,13 +63,20 @@ class Mirror:
         for organization in self._changed(ChangedOrganization, "list_changed_organizations"):
             self._kept(f"organization:{organization.id}", self._organization, organization)
         for member in self._changed(ChangedMember, "list_changed_members"):
-            self._kept(f"user:{member.user_id}", self._member, member)
+            self._kept(f"user:{member.id}", self._member, member)
         for subscription in self._changed(ChangedSubscription, "list_changed_subscriptions"):
             self._kept(subscription.owner, self._subscription, subscription)
 
-    def _changed(self, kind: type[Any], statement: str) -> Sequence[Any]:
-        arguments = {"rows": ROWS_PER_PAGE * 20, "entitled": list(ENTITLED)}
-        return cutover.rows_of(self._conn, kind, statement, arguments)
+    def _changed(self, kind: type[Any], statement: str) -> Iterator[Any]:
+        after = ""
+        while True:
+            arguments = {"after": after, "rows": ROWS_PER_PAGE, "entitled": list(ENTITLED)}
+            page = cutover.rows_of(self._conn, kind, statement, arguments)
+            for one in page:
+                yield one
+            if len(page) < ROWS_PER_PAGE:
+                return
+            after = page[-1].id
 
     def _kept(self, subject: str, tell: Any, said: Any) -> None:
         try:
@@ -94,16 +101,16 @@ class Mirror:
         self._note("organization", said.id, said.digest)
 
     def _member(self, said: ChangedMember) -> None:
-        self._shadow(f"user:{said.user_id}")
-        where = cutover.value_of(self._conn, "organization_of", {"user": said.user_id})
+        self._shadow(f"user:{said.id}")
+        where = cutover.value_of(self._conn, "organization_of", {"user": said.id})
         if where is not None and where != said.organization_id:
-            remove_member(self._conn, where, said.user_id, self._at)
+            remove_member(self._conn, where, said.id, self._at)
         if said.organization_id is None:
-            cutover.change(self._conn, "forget_mirrored", {"kind": "member", "id": said.user_id})
+            cutover.change(self._conn, "forget_mirrored", {"kind": "member", "id": said.id})
             return
         if said.role != "owner" or where != said.organization_id:
-            self._join(said.organization_id, said.user_id, said.role)
-        self._note("member", said.user_id, said.digest_now)
+            self._join(said.organization_id, said.id, said.role)
+        self._note("member", said.id, said.digest_now)
 
     def _join(self, organization: str, user: str, role: str | None) -> None:
         known = role if role in MEMBER_ROLES else "member"
