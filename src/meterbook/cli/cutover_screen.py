@@ -12,27 +12,30 @@ from meterbook.core.cutover import Compared, CutoverFinding, PlannedEntity, Roll
 from meterbook.core.money import ZERO
 
 ENTITIES_SHOWN_MAX = 20
-FINDINGS_SHOWN_MAX = 20
+WIDE = 110
+"""Columns of a terminal from which on the plan shows what goes over besides usage."""
 
 
 def show_plan(on: Console, planned: Sequence[PlannedEntity], findings: Sequence[CutoverFinding]) -> None:
     """The entities with the largest baselines, then what does not add up, by kind, with what is done about it."""
-    columns = ("baseline", "dated", "audit log", "billed", "credits", "limit")
-    made = table(on, "entity", "plan", "period", *columns, "blocked", numbers=columns, whole=["period"])
+    columns = ["baseline", "dated", "audit log", *(("billed", "credits", "limit") if on.width >= WIDE else ())]
+    rest = ("blocked",) if on.width >= WIDE else ()
+    made = table(on, "entity", "plan", "period", *columns, *rest, numbers=columns, whole=["entity", "period"])
     for one in nlargest(ENTITIES_SHOWN_MAX, planned, key=lambda each: each.baseline):
-        period = (
-            "free"
-            if one.starts_at is None or one.ends_at is None
-            else f"{one.starts_at:%Y-%m-%d} … {one.ends_at:%m-%d}"
-        )
-        limit = "" if one.usage_limit is None else amount_shown(one.usage_limit, 2)
-        figures = (one.baseline, one.dated, one.audit, one.billed, one.credits)
-        made.add_row(one.entity, one.plan, period, *map(amount_shown, figures), limit, one.blocked or "")
+        made.add_row(*_plan_cells(one)[: 3 + len(columns) + len(rest)])
     on.print(made)
     if len(planned) > ENTITIES_SHOWN_MAX:
         on.print(f"and {len(planned) - ENTITIES_SHOWN_MAX:,} more; --json has all")
     on.print(f"{len(planned):,} entities, baselines {amount_shown(sum((one.baseline for one in planned), ZERO))}")
     _show_findings(on, findings)
+
+
+def _plan_cells(one: PlannedEntity) -> list[str]:
+    dated = one.starts_at is not None and one.ends_at is not None
+    period = f"{one.starts_at:%Y-%m-%d} … {one.ends_at:%m-%d}" if dated else "free"
+    limit = "" if one.usage_limit is None else amount_shown(one.usage_limit, 2)
+    figures = (one.baseline, one.dated, one.audit, one.billed, one.credits)
+    return [one.entity, one.plan, period, *map(amount_shown, figures), limit, one.blocked or ""]
 
 
 def _show_findings(on: Console, findings: Sequence[CutoverFinding]) -> None:
@@ -66,7 +69,7 @@ def show_compared(on: Console, compared: Iterable[Compared]) -> None:
     """Those that differ, and the sums of all."""
     found = list(compared)
     columns = ("counters", "baseline", "ledger", "difference")
-    made = table(on, "entity", "state", *columns, "why", numbers=columns)
+    made = table(on, "entity", "state", *columns, "why", numbers=columns, whole=["entity"])
     differing = [one for one in found if one.difference and one.state == "shadow"]
     rest = [one for one in found if one not in differing]
     for one in [*differing, *nlargest(ENTITIES_SHOWN_MAX - len(differing), rest, key=lambda each: each.ledger)]:
@@ -86,7 +89,7 @@ def signed(amount: Decimal) -> str:
 
 def show_switched(on: Console, done: Sequence[SwitchedEntity]) -> None:
     columns = ("baseline", "dated", "billed", "credits")
-    made = table(on, "entity", "outcome", *columns, "blocked", "why", numbers=columns)
+    made = table(on, "entity", "outcome", *columns, "blocked", "why", numbers=columns, whole=["entity"])
     refused = [one for one in done if one.outcome == "refused"]
     rest = [one for one in done if one.outcome != "refused"]
     for one in [*refused, *nlargest(ENTITIES_SHOWN_MAX, rest, key=lambda each: each.baseline)]:
@@ -104,7 +107,7 @@ def show_switched(on: Console, done: Sequence[SwitchedEntity]) -> None:
 
 def show_rolled_back(on: Console, done: Sequence[RolledBack]) -> None:
     columns = ("usage", "billed", "credits")
-    made = table(on, "entity", "outcome", *columns, "why", numbers=columns)
+    made = table(on, "entity", "outcome", *columns, "why", numbers=columns, whole=["entity"])
     told = [one for one in done if one.outcome == "refused" or one.usage or one.billed or one.credits]
     for one in told[: ENTITIES_SHOWN_MAX * 5]:
         made.add_row(one.entity, one.outcome, *map(amount_shown, (one.usage, one.billed, one.credits)), one.reason)

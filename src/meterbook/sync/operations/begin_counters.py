@@ -113,7 +113,7 @@ def _leave(
     before: Sequence[int],
     since: datetime,
 ) -> frozenset[int]:
-    """A counter that goes on elsewhere, not begun again, takes its part of the baseline with it; departed usage follows from who is left."""
+    """A counter that goes on elsewhere, not begun again, takes its part of the baseline along; departed usage follows from who is left."""
     departed = cutover.records_of(conn, "list_departed", {"entities": list(before)})
     counters = [(one["name"], one["kind"], one["owner"], one["entity_id"], one["period_id"]) for one in departed]
     entities = _begin(conn, step.tables, counters, since, step.at)
