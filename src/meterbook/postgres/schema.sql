@@ -22,7 +22,8 @@ CREATE TYPE meterbook.claimed_delivery AS (
 	currency text,
 	period_starts_at timestamp with time zone,
 	period_ends_at timestamp with time zone,
-	cancels boolean,
+	holds jsonb,
+	subscription text,
 	stripe_subscription text,
 	at timestamp with time zone
 );
@@ -180,11 +181,13 @@ CREATE TABLE meterbook.subscription (
     stripe_customer text,
     stripe_subscription text,
     updated_at timestamp with time zone NOT NULL,
+    seats_wanted integer,
     CONSTRAINT subscription_included_is_money CHECK (((included >= (0)::numeric) AND (included < '1000000000000'::numeric))),
     CONSTRAINT subscription_interval_positive CHECK ((interval_months > 0)),
     CONSTRAINT subscription_plan_is_not_free CHECK ((plan <> 'free'::text)),
     CONSTRAINT subscription_refresh_is_money CHECK (((refresh_per_day >= (0)::numeric) AND (refresh_per_day < '1000000000000'::numeric))),
     CONSTRAINT subscription_seats_positive CHECK ((seats > 0)),
+    CONSTRAINT subscription_seats_wanted_positive CHECK ((seats_wanted > 0)),
     CONSTRAINT subscription_starts_before_it_ends CHECK ((starts_at < ends_at)),
     CONSTRAINT subscription_status_is_known CHECK ((status = ANY (ARRAY['active'::text, 'trialing'::text, 'past_due'::text, 'unpaid'::text, 'paused'::text, 'incomplete'::text, 'incomplete_expired'::text, 'canceled'::text]))),
     CONSTRAINT subscription_times_are_finite CHECK ((isfinite(begins_at) AND isfinite(starts_at) AND isfinite(ends_at) AND isfinite(anchor)))
@@ -195,6 +198,8 @@ COMMENT ON COLUMN meterbook.subscription.included IS 'Usage that the plan covers
 COMMENT ON COLUMN meterbook.subscription.begins_at IS 'Start of its first period; starts_at and ends_at bound the one that was reported last.';
 
 COMMENT ON COLUMN meterbook.subscription.cancelled_by_us IS 'Set to cancel at its period''s end because the organization pays; taken back on leaving.';
+
+COMMENT ON COLUMN meterbook.subscription.seats_wanted IS 'What Stripe was last to be told. `seats` follows Stripe''s own word, so that no seat helps that nobody is asked to pay.';
 
 CREATE FUNCTION meterbook.amend_periods(s meterbook.subscription, previous_owner bigint, effective timestamp with time zone, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
@@ -452,7 +457,7 @@ CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lea
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
 -- Takes what is due, and what a lost worker held longer than its lease. `without`: kinds that this caller has no means to deliver.
--- A cancellation carries what holds now, not what was said: toggles that follow each other quickly converge.
+-- A cancellation, or a number of seats, is what holds now, not what was said: changes that follow each other quickly converge.
 declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
   return query
@@ -467,13 +472,13 @@ begin
     from taken t where d.outbox_id = t.outbox_id returning d.*)
   select o.id, d.lease, o.kind, o.entity_id, e.kind || ':' || coalesce(e.external_id, '#' || e.id), o.payload, o.created_at, d.attempts, d.first_try_at,
          d.step, d.step_since, d.round, d.invoice, d.item, l.uuid, l.currency,
-         p.starts_at, p.ends_at, s.cancel_at_period_end, s.stripe_subscription, moment
+         p.starts_at, p.ends_at, meterbook.holds_now(o.kind, s), s.id, s.stripe_subscription, moment
   from leased d
   join meterbook.outbox o on o.id = d.outbox_id
   join meterbook.billing_entity e on e.id = o.entity_id
   cross join meterbook.ledger l
   left join meterbook.billing_period p on o.kind = 'charge' and p.entity_id = o.entity_id and p.id = (o.payload ->> 'period')::bigint
-  left join meterbook.subscription s on o.kind = 'cancel_at_period_end' and s.id = o.payload ->> 'subscription'
+  left join meterbook.subscription s on o.kind in ('cancel_at_period_end', 'seats') and s.id = o.payload ->> 'subscription'
   order by o.id;
 end $$;
 
@@ -529,19 +534,19 @@ begin
   return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
 end $$;
 
-CREATE FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean DEFAULT NULL::boolean, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+CREATE FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent jsonb DEFAULT NULL::jsonb, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
--- delivered | again: what was sent no longer holds | lost: somebody else has the lease. A late toggle of a worker without its lease may have undone
+-- delivered | again: what was sent no longer holds | lost: somebody else has the lease. A late call of a worker without its lease may have undone
 -- a younger one, so it is sent again.
 #variable_conflict use_variable
 declare
   moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
-  holds  boolean;
+  holds  jsonb;
 begin
   if sent is not null then
-    select s.cancel_at_period_end into holds from meterbook.outbox o join meterbook.subscription s on s.id = o.payload ->> 'subscription'
+    select meterbook.holds_now(o.kind, s) into holds from meterbook.outbox o join meterbook.subscription s on s.id = o.payload ->> 'subscription'
     where o.id = the_id for share of s;
     update meterbook.outbox_delivery d set state = 'due', lease = null, due_at = moment, settled_at = null
     where d.outbox_id = the_id and (holds is distinct from sent or d.lease is distinct from the_lease) and d.state <> 'dead';
@@ -785,6 +790,23 @@ CREATE FUNCTION meterbook.digest_field(field text) RETURNS text
   select case when field is null then '-' else octet_length(field) || ':' || field end || ','
 $$;
 
+CREATE FUNCTION meterbook.dismiss_stripe_event(the_id text, why text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- An operator decides that an event that could not be applied is to have no effect. Gives the state that it had: only one that waits is dismissed.
+declare
+  moment      timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+  found_state text;
+begin
+  found_state := meterbook.lock_stripe_event(the_id);
+  if found_state in ('pending', 'failed') then
+    perform meterbook.finish_stripe_event(the_id, 'ignored', 'dismissed: ' || why, moment);
+  end if;
+  return found_state;
+end $$;
+
 CREATE FUNCTION meterbook.disown_cancellation(the_subscription text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1012,6 +1034,19 @@ begin
   end if;
   return encode(substr(sha256(convert_to('meterbook.event_key.1,' || meterbook.digest_field(event_key), 'UTF8')), 1, 16), 'hex')::uuid;
 end $$;
+
+CREATE FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Whether Stripe told something of a period's subscription, before the period's end, that could not be applied: what it includes is not known then.
+  select exists (
+    select from meterbook.billing_period p
+    join meterbook.subscription s on s.id = p.subscription_id
+    join meterbook.stripe_event e on e.state in ('pending', 'failed') and e.created_at < p.ends_at
+      and e.subject in (s.id, s.stripe_subscription, p.stripe_subscription) and starts_with(e.type, 'customer.subscription.')
+    where p.entity_id = the_entity and p.id = the_period)
+$$;
 
 CREATE FUNCTION meterbook.existing_organization(organization text) RETURNS bigint
     LANGUAGE plpgsql STABLE
@@ -1259,6 +1294,13 @@ begin
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
        - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
 end $$;
+
+CREATE FUNCTION meterbook.holds_now(the_kind text, s meterbook.subscription) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  -- What a row of the outbox of this kind has to say of a subscription, as it is at this moment.
+  select case the_kind when 'cancel_at_period_end' then to_jsonb(s.cancel_at_period_end) when 'seats' then to_jsonb(s.seats_wanted) end
+$$;
 
 CREATE TABLE meterbook.period_clock (
     entity_id bigint NOT NULL,
@@ -1545,14 +1587,16 @@ begin
   return found_state;
 end $$;
 
-CREATE FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) RETURNS TABLE(seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric, invoiced_starts_at timestamp with time zone, invoiced_ends_at timestamp with time zone, subscription_id text, owner text, owner_is_gone boolean, cancels boolean, is_ours boolean)
+CREATE FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone, named text DEFAULT NULL::text) RETURNS TABLE(seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric, invoiced_starts_at timestamp with time zone, invoiced_ends_at timestamp with time zone, subscription_id text, owner text, owner_is_gone boolean, cancels boolean, is_ours boolean, is_adopted boolean, named_at_stripe text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$
 -- Events of a subscription are applied one at a time; what is known of it, read after the lock. `cancels`: our own word about its end, where Stripe
 -- has not heard it yet, or had not when it said this: an echo of an older one must not undo it. `is_ours`: it cancels because an organization pays.
+-- `named`: which of ours its metadata say it is; one that has no id at Stripe yet is meant (`is_adopted`), else `named_at_stripe` says which it has.
 begin
+  perform pg_advisory_xact_lock(5069, hashtext(named)) where named is not null;    -- of two at Stripe that name one of ours the second sees the first
   insert into meterbook.stripe_subscription (id) values (the_id) on conflict do nothing;
   perform from meterbook.stripe_subscription k where k.id = the_id for update;
   return query
@@ -1562,10 +1606,12 @@ begin
            select from meterbook.outbox o join meterbook.outbox_delivery d on d.outbox_id = o.id
            where o.kind = 'cancel_at_period_end' and o.payload ->> 'subscription' = s.id and coalesce(d.settled_at >= event_at or d.state = 'dead', true))
          then s.cancel_at_period_end end,
-         coalesce(s.cancelled_by_us, false)
+         coalesce(s.cancelled_by_us, false), coalesce(s.id = named and s.stripe_subscription is null, false),
+         (select b.stripe_subscription from meterbook.subscription b where b.id = named)
   from meterbook.stripe_subscription k
-  left join lateral (select b.* from meterbook.subscription b where b.stripe_subscription = the_id or b.id = the_id
-                     order by b.stripe_subscription = the_id desc nulls last, b.id limit 1) s on true
+  left join lateral (select b.* from meterbook.subscription b
+                     where b.stripe_subscription = the_id or b.id = the_id or (b.id = named and b.stripe_subscription is null)
+                     order by b.stripe_subscription = the_id desc nulls last, b.id = the_id desc, b.id limit 1) s on true
   left join meterbook.billing_entity e on e.id = s.owner_id
   where k.id = the_id;
 end $$;
@@ -2628,6 +2674,19 @@ begin
   delete from meterbook.alert_mark m where m.entity_id = the_entity and m.period_id = the_period;
 end $$;
 
+CREATE FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- The most seats of its present plan that were in force in the period that began at `starts_at`: they are paid until its end, so that whoever gives
+  -- some up and takes them back is not asked twice.
+  with segment as (
+    select g.plan, g.seats, lead(g.effective_at) over (order by g.effective_at, g.id) as until
+    from meterbook.subscription_segment g where g.subscription_id = the_subscription)
+  select coalesce(max(g.seats), 0) from segment g join meterbook.subscription s on s.id = the_subscription and s.plan = g.plan
+  where g.until is null or g.until > seats_paid.starts_at
+$$;
+
 CREATE FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -2686,6 +2745,30 @@ begin
   delete from meterbook.member_cap c where c.organization_id = the_entity and c.actor_id = the_actor and set_member_cap.cap is null;
   insert into meterbook.member_cap (organization_id, actor_id, cap) select the_entity, the_actor, set_member_cap.cap where set_member_cap.cap is not null
   on conflict (organization_id, actor_id) do update set cap = excluded.cap;
+end $$;
+
+CREATE FUNCTION meterbook.set_seats(the_subscription text, the_seats integer, contracts text[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+-- told: Stripe is, through the outbox (I3) | unknown | ended | not_at_stripe | by_contract: of one of these plans, its seats stand in its metadata.
+declare
+  moment  timestamptz := coalesce(meterbook.permitted(set_seats.at), clock_timestamp());
+  s       meterbook.subscription;
+  refusal text;
+begin
+  select b.* into s from meterbook.subscription b where b.id = the_subscription for no key update;
+  refusal := case
+    when s.id is null then 'unknown'
+    when s.status in ('canceled', 'incomplete_expired') then 'ended'
+    when s.stripe_subscription is null then 'not_at_stripe'
+    when s.plan = any (contracts) then 'by_contract' end;
+  if refusal is not null then return refusal; end if;
+  update meterbook.subscription b set seats_wanted = the_seats where b.id = s.id;
+  insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
+  values (s.owner_id, 'seats', 'seats:' || s.id || ':' || gen_random_uuid(), jsonb_build_object('subscription', s.id, 'seats', the_seats), moment);
+  return 'told';
 end $$;
 
 CREATE FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) RETURNS integer
@@ -2862,6 +2945,16 @@ CREATE FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id tex
           jsonb_build_object('subscription', subscription_id, 'cancel_at_period_end', cancels), at)
 $$;
 
+CREATE FUNCTION meterbook.tell_cancellation_again(the_subscription text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Ours was decided before the subscription had an id at Stripe: there was nobody to tell.
+declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
+begin
+  perform meterbook.tell_cancellation(s.owner_id, s.id, true, moment) from meterbook.subscription s where s.id = the_subscription and s.cancelled_by_us;
+end $$;
+
 CREATE FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -2914,17 +3007,16 @@ CREATE FUNCTION meterbook.unfence_period(the_entity bigint, the_period bigint, r
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
--- A close that has to wait: the period takes entries again, and somebody is told once.
+-- A close that has to wait: the period takes entries again, and somebody is told, once of each thing that it comes to wait for.
 begin
   perform meterbook.permitted(unfence_period.at);
   update meterbook.billing_period p set state = 'open' where p.entity_id = the_entity and p.id = the_period and p.state = 'sealing';
-  insert into meterbook.deferred_close (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
-  on conflict do nothing;
+  insert into meterbook.deferred_close as d (entity_id, period_id, reason, since) values (the_entity, the_period, unfence_period.reason, unfence_period.at)
+  on conflict (entity_id, period_id) do update set reason = excluded.reason, since = excluded.since where d.reason <> excluded.reason;
   if found then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
-    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period,
-            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at)
-    on conflict do nothing;
+    values (the_entity, 'alert', 'deferred:' || the_entity || ':' || the_period || ':' || gen_random_uuid(),
+            jsonb_build_object('alert', 'close_deferred', 'period', the_period, 'reason', unfence_period.reason), unfence_period.at);
   end if;
 end $$;
 
@@ -3497,7 +3589,7 @@ CREATE TABLE meterbook.deferred_close (
     since timestamp with time zone NOT NULL
 );
 
-COMMENT ON TABLE meterbook.deferred_close IS 'Periods whose charge can''t be addressed: never forgiven, they wait for ids or an owner.';
+COMMENT ON TABLE meterbook.deferred_close IS 'Periods whose charge can''t be addressed, or determined: never forgiven, they wait for ids, an owner, or an event of Stripe''s that failed.';
 
 CREATE TABLE meterbook.entity_block (
     entity_id bigint NOT NULL,
@@ -3663,7 +3755,7 @@ CREATE TABLE meterbook.outbox (
 
 COMMENT ON TABLE meterbook.outbox IS 'What has to be told to others, written in the transaction that decided it (I3).';
 
-COMMENT ON COLUMN meterbook.outbox.kind IS 'charge, cancel_at_period_end, cancel_now, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
+COMMENT ON COLUMN meterbook.outbox.kind IS 'charge, cancel_at_period_end, cancel_now, seats, alert. One that the relay does not know (a newer version wrote it) is dead-lettered.';
 
 CREATE TABLE meterbook.outbox_delivery (
     outbox_id bigint NOT NULL,
@@ -4307,9 +4399,9 @@ REVOKE ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with t
 GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.compact(deltas_max integer, at timestamp with time zone, descriptions_max integer) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent boolean, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent jsonb, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent jsonb, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.complete_delivery(the_id bigint, the_lease bigint, note text, sent jsonb, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.correct_entry(entry uuid, amount numeric, reason text, key uuid, at timestamp with time zone) TO meterbook_writer;
@@ -4351,6 +4443,10 @@ REVOKE ALL ON FUNCTION meterbook.digest_field(field text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.digest_field(field text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.dismiss_stripe_event(the_id text, why text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.dismiss_stripe_event(the_id text, why text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.dismiss_stripe_event(the_id text, why text, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.disown_cancellation(the_subscription text) TO meterbook_writer;
@@ -4394,6 +4490,10 @@ REVOKE ALL ON FUNCTION meterbook.event_key(event_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.event_key(event_key text) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM PUBLIC;
 
@@ -4455,6 +4555,8 @@ REVOKE ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with ti
 GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.holds_now(the_kind text, s meterbook.subscription) FROM PUBLIC;
+
 GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.period_clock TO meterbook_importer;
 
@@ -4511,9 +4613,9 @@ REVOKE ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.lock_stripe_event(the_id text) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone, named text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone, named text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.lock_stripe_subscription(the_id text, event_at timestamp with time zone, named text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.look_again(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
 
@@ -4656,6 +4758,10 @@ REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigin
 GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_baseline(the_entity bigint, the_period bigint, amount numeric, days integer[], amounts numeric[], at timestamp with time zone) TO meterbook_importer;
@@ -4671,6 +4777,10 @@ GRANT ALL ON FUNCTION meterbook.set_limit(the_entity bigint, stored numeric, by 
 REVOKE ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.set_member_cap(organization text, person text, cap numeric) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.set_seats(the_subscription text, the_seats integer, contracts text[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.set_seats(the_subscription text, the_seats integer, contracts text[], at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.set_seats(the_subscription text, the_seats integer, contracts text[], at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_writer;
@@ -4708,6 +4818,10 @@ REVOKE ALL ON FUNCTION meterbook.sum_period(the_entity bigint, the_period bigint
 REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.tell_cancellation(owner_id bigint, subscription_id text, cancels boolean, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.tell_cancellation_again(the_subscription text, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.tell_cancellation_again(the_subscription text, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.tell_cancellation_again(the_subscription text, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.tell_proration(the_entity bigint, invoice text, cents bigint, at timestamp with time zone) TO meterbook_writer;
