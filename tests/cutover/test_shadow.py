@@ -195,6 +195,28 @@ async def test_a_step_goes_on_only_with_the_mapping_that_the_steps_before_had(bo
 
 
 @pytest.mark.usefixtures("product")
+async def test_who_signs_up_with_an_old_instance_after_the_switch_is_late_usage_too(
+    legacy_url: str, book: Book
+) -> None:
+    """A counter that nobody had compared: all of it, once; one that was left out is not touched."""
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('odd', -1)")
+        await cutover.shadow()
+        assert [one.outcome async for one in cutover.switch()] == ["switched"]
+        query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('new', 0.75)")
+        assert (await cutover.absorb()).recorded == Decimal("0.75")
+        query(
+            legacy_url,
+            "update public.user_stats set current_period_cost = current_period_cost + 1 where user_id = 'new'",
+        )
+        assert (await cutover.absorb()).recorded == 1
+        assert await cutover.verify() == []
+    assert (await book.usage("user:new")).total == Decimal("1.75")
+    assert (await book.usage("user:odd")).total == 0
+
+
+@pytest.mark.usefixtures("product")
 async def test_after_the_first_close_there_is_no_way_back(legacy_url: str, book: Book, clock: Clock) -> None:
     """The seal has the baseline; what comes late from an old instance goes to the period that runs then."""
     async with book.cutover(ORIGIN) as cutover:

@@ -24,7 +24,7 @@ from meterbook.core.cutover import (
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
 from meterbook.errors import CutoverRefused, TransactionConflict
-from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments
+from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.operations.attribute_usage import Parties, attribute_usage
 from meterbook.operations.begin_counters import Begun, begin_bare, begin_organizations, begin_people, set_baseline_of
 from meterbook.operations.cutover_step import CutoverStep, Feed
@@ -283,6 +283,9 @@ class Cutover:
         """One look at the counters of switched entities: what old instances added since is recorded as late usage, once."""
         async with self._step():
             await self._must_have_begun()
+            after: str | None = ""
+            while after is not None and not dry_run:
+                after = await self._in_transaction(self._begin_newcomers, after)
             found: list[AbsorbedHere] = [
                 await self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*await self._moving("switched"), *await self._moving("retired")])
@@ -296,6 +299,9 @@ class Cutover:
             late.last_moved_at,
             tuple(note for one in found for note in one.notes),
         )
+
+    async def _begin_newcomers(self, after: str) -> str | None:
+        return await begin_newcomers(self._conn, await self._context(), self._attribute, after)
 
     async def _absorb(self, batch: Sequence[int]) -> AbsorbedHere:
         return await absorb_increments(self._conn, await self._context(), batch)

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable
 from meterbook.core.entries import Usage, check_entries
 from meterbook.core.money import EXACT, ZERO
+from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.begin_counters import set_baseline_of
 from meterbook.operations.cutover_step import CutoverStep
 from meterbook.operations.feed_ledger import OVERLAP_S, FreshRow, look_at, note_recorded
@@ -18,6 +19,7 @@ from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
 
 LATE_SOURCE = "legacy-counter"
+NEWCOMERS_PER_PAGE = 500
 LATE_DESCRIPTION = "increment by an old instance"
 
 
@@ -71,6 +73,18 @@ async def absorb_increments(
         await record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
     await _note(conn, settled, step.at)
     return _summed(settled)
+
+
+async def begin_newcomers(
+    conn: AsyncConnection[Any], step: CutoverStep, attribute: Attribute, after: str
+) -> str | None:
+    """Counters that appeared since everybody was switched: all that they say is late. Gives where the next page goes on."""
+    found = await cutover.records_of(conn, "list_newcomers", {"after": after, "rows": NEWCOMERS_PER_PAGE})
+    users = [one["user_id"] for one in found]
+    if users:
+        await attribute(Parties(tuple(users)))
+        await cutover.change(conn, "begin_newcomers", {"users": users, "at": step.at})
+    return users[-1] if len(users) == NEWCOMERS_PER_PAGE else None
 
 
 def _recorded_themselves(rows: Sequence[FreshRow]) -> dict[str, Decimal]:

@@ -412,6 +412,25 @@ select count(*) from meterbook.credit_grant g where g.entity_id = %(entity_id)s
 update meterbook.cutover_entity e set state = 'switched', switched_at = %(at)s::timestamptz, difference = 0, agreed_since = coalesce(e.agreed_since, %(at)s::timestamptz)
 where e.entity_id = %(entity_id)s and e.state = 'shadow'
 
+-- name: list_newcomers
+-- Users whose counters appeared after everybody was switched: nobody compares them any more. Those that were left out are none.
+select c.user_id from pg_temp.legacy_counter c
+where c.user_id > %(after)s and not exists (select from meterbook.cutover_counter k where k.name = 'user:' || c.user_id)
+  and not exists (select from meterbook.cutover_refusal r where r.subject = 'user:' || c.user_id)
+  and not exists (select from meterbook.cutover_entity e where e.state = 'shadow')
+order by c.user_id limit %(rows)s
+
+-- name: begin_newcomers
+-- All that such a counter says was added after the switch. Payers that were rolled back, or left out, stay so.
+with place as (
+  select a.external_id as user_id, c.entity_id, c.home_id from meterbook.actor a join meterbook.period_clock c on c.entity_id = a.payer_id
+  where a.external_id = any (%(users)s::text[]) and not exists (select from meterbook.shadowed_entity s where s.entity_id = a.payer_id)),
+entity as (
+  insert into meterbook.cutover_entity (entity_id, state, period_id, began_at, switched_at)
+  select distinct p.entity_id, 'switched', p.home_id, %(at)s::timestamptz, %(at)s::timestamptz from place p on conflict (entity_id) do nothing)
+insert into meterbook.cutover_counter (name, kind, owner, entity_id, period_id, base, held, seen, seen_last, looked_at)
+select 'user:' || p.user_id, 'running', p.user_id, p.entity_id, p.home_id, 0, 0, 0, 0, %(at)s::timestamptz from place p on conflict (name) do nothing
+
 -- name: note_absorbed
 -- What a look after the switch made of each counter.
 update meterbook.cutover_counter k set seen = u.value, seen_last = u.last, moved = u.moved, absorbed = u.absorbed, absorptions = u.absorptions, base = u.base,

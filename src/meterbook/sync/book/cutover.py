@@ -25,7 +25,7 @@ from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
 from meterbook.errors import CutoverRefused, TransactionConflict
 from meterbook.sync.book.access import LedgerAccess
-from meterbook.sync.operations.absorb_increments import AbsorbedHere, absorb_increments
+from meterbook.sync.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.sync.operations.attribute_usage import Parties, attribute_usage
 from meterbook.sync.operations.begin_counters import (
     Begun,
@@ -288,6 +288,9 @@ class Cutover:
         """One look at the counters of switched entities: what old instances added since is recorded as late usage, once."""
         with self._step():
             self._must_have_begun()
+            after: str | None = ""
+            while after is not None and not dry_run:
+                after = self._in_transaction(self._begin_newcomers, after)
             found: list[AbsorbedHere] = [
                 self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*self._moving("switched"), *self._moving("retired")])
@@ -301,6 +304,9 @@ class Cutover:
             late.last_moved_at,
             tuple(note for one in found for note in one.notes),
         )
+
+    def _begin_newcomers(self, after: str) -> str | None:
+        return begin_newcomers(self._conn, self._context(), self._attribute, after)
 
     def _absorb(self, batch: Sequence[int]) -> AbsorbedHere:
         return absorb_increments(self._conn, self._context(), batch)

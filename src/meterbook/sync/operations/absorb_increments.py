@@ -12,6 +12,7 @@ from psycopg import Connection
 from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable
 from meterbook.core.entries import Usage, check_entries
 from meterbook.core.money import EXACT, ZERO
+from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.begin_counters import set_baseline_of
 from meterbook.sync.operations.cutover_step import CutoverStep
 from meterbook.sync.operations.feed_ledger import OVERLAP_S, FreshRow, look_at, note_recorded
@@ -19,6 +20,7 @@ from meterbook.sync.operations.record_usage import record_usage
 from meterbook.sync.postgres import cutover
 
 LATE_SOURCE = "legacy-counter"
+NEWCOMERS_PER_PAGE = 500
 LATE_DESCRIPTION = "increment by an old instance"
 
 
@@ -72,6 +74,16 @@ def absorb_increments(
         record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
     _note(conn, settled, step.at)
     return _summed(settled)
+
+
+def begin_newcomers(conn: Connection[Any], step: CutoverStep, attribute: Attribute, after: str) -> str | None:
+    """Counters that appeared since everybody was switched: all that they say is late. Gives where the next page goes on."""
+    found = cutover.records_of(conn, "list_newcomers", {"after": after, "rows": NEWCOMERS_PER_PAGE})
+    users = [one["user_id"] for one in found]
+    if users:
+        attribute(Parties(tuple(users)))
+        cutover.change(conn, "begin_newcomers", {"users": users, "at": step.at})
+    return users[-1] if len(users) == NEWCOMERS_PER_PAGE else None
 
 
 def _recorded_themselves(rows: Sequence[FreshRow]) -> dict[str, Decimal]:
