@@ -3,10 +3,12 @@
 from datetime import timedelta
 from decimal import Decimal
 
+import psycopg
 import pytest
 
 from meterbook import Book
 from meterbook.book.cutover import Cutover
+from meterbook.book.sweep import close_period
 from meterbook.core.cutover import Compared
 from meterbook.core.legacy_mapping import parse_mapping
 from meterbook.errors import CutoverRefused
@@ -53,13 +55,20 @@ async def test_nothing_is_billed_or_told_here_while_the_product_does_it(legacy_u
 
 
 @pytest.mark.usefixtures("product")
-async def test_a_period_that_ends_in_shadow_is_not_closed_here(book: Book, clock: Clock) -> None:
-    """Its final charge is the product's: neither a sweep nor a close of this entity alone does anything."""
+async def test_a_period_that_ends_in_shadow_is_not_closed_here(legacy_url: str, book: Book, clock: Clock) -> None:
+    """Its final charge is the product's: neither a sweep, nor a close of this entity or of this period alone, does anything."""
     async with book.cutover(ORIGIN) as cutover:
         await cutover.shadow()
     clock.now = utc(2026, 7, 1, 3)
     assert (await book.sweep()).closed == 0
     assert (await book.close("user:u")).closed == 0
+    ((entity, period),) = query(
+        legacy_url,
+        "select entity_id, id from meterbook.billing_period where kind = 'dated' and ends_at <= %s",
+        clock.now,
+    )
+    async with await psycopg.AsyncConnection.connect(legacy_url, autocommit=True) as conn:
+        assert await close_period(conn, entity, period, book.catalog, clock.now) == "nothing_to_do"
     assert (await book.charges("user:u"), await book.outbox()) == ([], [])
 
 

@@ -452,6 +452,18 @@ CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cen
   returning id
 $$;
 
+CREATE FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- The final charge, if there is something to charge, to pay by credits or to write off; then the seal.
+begin
+  if charged > 0 or credits > 0 or written_off > 0 then
+    perform meterbook.write_charge(the_entity, the_period, 'final', charged, credits, written_off, overage, grant_ids, grant_cents, charge_and_seal_period.at);
+  end if;
+  perform meterbook.seal_period(the_entity, the_period, baseline, refresh, effective, overage, given_back, charge_and_seal_period.at);
+end $$;
+
 CREATE FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF meterbook.claimed_delivery
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1070,6 +1082,32 @@ begin
   return null;
 end $$;
 
+CREATE FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- Most closes, in one round trip: fenced, because nothing could defer it, whatever is due | nothing_to_do | undecided: what is due has to be computed first.
+declare
+  moment timestamptz := coalesce(meterbook.permitted(fence_due_period.at), clock_timestamp());
+  state  text := meterbook.lock_period(the_entity, the_period);
+  p      meterbook.billing_period;
+  s      meterbook.subscription;
+begin
+  select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
+  if state is null or state = 'closed' or moment < p.ends_at + grace
+     or exists (select from meterbook.shadowed_entity h where h.entity_id = the_entity) then    -- billed elsewhere still
+    return 'nothing_to_do';
+  end if;
+  select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
+  if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
+     or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)
+     or meterbook.event_waits(the_entity, the_period) then
+    return 'undecided';
+  end if;
+  perform meterbook.fence_period(the_entity, the_period);
+  return 'fenced';
+end $$;
+
 CREATE FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -1454,7 +1492,8 @@ begin
     perform meterbook.fold_period(the_entity, the_period);
     select json_build_object('state', state, 'period', meterbook.period_terms(the_entity, the_period, moment, breakdowns => false),
       'corrections', (select json_agg(json_build_array(c.day, c.booked_here, c.amount::text, coalesce(c.negative, 0)::text))
-                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null)) into said;
+                      from meterbook.corrections_of(the_entity, the_period) c where c.day is not null),
+      'event_waits', meterbook.event_waits(the_entity, the_period)) into said;
   end if;
   return coalesce(said, json_build_object('state', state));
 end $$;
@@ -2909,8 +2948,8 @@ CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp 
     AS $$
 -- Leaving, and the end of the organization's subscription, take back a cancellation of ours, never the person's own; one that has ended stays
 -- ended. While the organization's is merely unpaid, ours stands (BEHAVIOUR §12). An end by the clock counts at its own time, whoever comes by
--- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told: nothing could be taken
--- back before. Says whether there was one.
+-- first: what it takes back before, or when, one's own ends goes on. An end that is told counts from when it was told, after what the clock did at that
+-- instant: nothing could be taken back before. Says whether there was one.
 declare
   s     record;
   taken boolean := false;
@@ -2922,11 +2961,12 @@ begin
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
     left join lateral (
       select max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at else coalesce(o.ended_at, 'infinity') end) as ended_at,
-             min(m.joined_at) as joined_at
+             max(case when o.status in ('canceled', 'incomplete_expired') then o.updated_at end) as told_at, min(m.joined_at) as joined_at
       from meterbook.member m join meterbook.subscription o on o.owner_id = m.organization_id
       where m.actor_id = a.id and m.left_at is null) organization on true
     where a.id = any (actors) and coalesce(organization.ended_at, at) <= at
-      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at))
+      and (b.ended_at > at or (b.ended_at >= organization.ended_at and b.ended_at >= organization.joined_at
+                               and (organization.told_at is null or b.ended_at > organization.told_at)))
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
@@ -4385,6 +4425,10 @@ GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, n
 
 REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
+
 REVOKE ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.claim_deliveries(without text[], how_many integer, lease_for interval, at timestamp with time zone) TO meterbook_importer;
@@ -4498,6 +4542,10 @@ GRANT ALL ON FUNCTION meterbook.event_waits(the_entity bigint, the_period bigint
 REVOKE ALL ON FUNCTION meterbook.existing_organization(organization text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.expect_delivery() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.fence_due_period(the_entity bigint, the_period bigint, grace interval, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
@@ -4755,8 +4803,6 @@ REVOKE ALL ON FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint 
 REVOKE ALL ON FUNCTION meterbook.seal_history(the_entity bigint, the_period bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) TO meterbook_writer;

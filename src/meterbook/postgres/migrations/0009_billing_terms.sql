@@ -382,7 +382,10 @@ declare
   s      meterbook.subscription;
 begin
   select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
-  if state is null or state = 'closed' or moment < p.ends_at + grace then return 'nothing_to_do'; end if;
+  if state is null or state = 'closed' or moment < p.ends_at + grace
+     or exists (select from meterbook.shadowed_entity h where h.entity_id = the_entity) then    -- billed elsewhere still
+    return 'nothing_to_do';
+  end if;
   select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
   if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
      or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)
