@@ -284,7 +284,7 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
     SET search_path TO 'meterbook', 'pg_temp'
     SET lock_timeout TO '2s'
     SET jit TO 'off'
-    AS $$
+    AS $_$
 -- First contact, or the clock has moved on: makes sure that the actors, the entities that were named and what pays for them are known and
 -- that their periods are open. Call it in a short transaction of its own when record_usage answers `unattributed`, then record again.
 declare
@@ -300,7 +300,8 @@ begin
   for name in
     select distinct u.name from (select unnest(actors) union
       select substr(e, 6) from unnest(entities) e where e like 'user:_%' and meterbook.entity_id_of(e) is null) u(name)
-    where u.name <> '' and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
+    where u.name <> '' and u.name !~ '^#[0-9]+$'      -- nobody, or how one that was erased is shown
+      and not exists (select from meterbook.actor a where a.external_id = u.name) order by 1
   loop
     perform meterbook.person(name);
   end loop;
@@ -318,7 +319,7 @@ begin
   if payers is not null then
     perform meterbook.open_periods(payers, moment);
   end if;
-end $$;
+end $_$;
 
 CREATE FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
@@ -592,6 +593,10 @@ declare
   violated text;
   own_day integer;
 begin
+  if coalesce(amount, 0) = 0 or coalesce(reason, '') = '' then
+    raise exception using errcode = 'MB050', message = 'a correction has an amount other than 0, and a reason',
+      hint = 'Pass what is to be added to the entry, negative to take back, and why.';
+  end if;
   select k.* into first from meterbook.event_key k where k.key = correct_entry.entry;
   if not found then return row(1, key, 'unknown_entry', null, null, null, amount, null)::meterbook.recorded; end if;
   name := (select e.kind || ':' || coalesce(e.external_id, '#' || e.id) from meterbook.billing_entity e where e.id = first.entity_id);
@@ -1676,9 +1681,12 @@ CREATE FUNCTION meterbook.move_credits(from_entity bigint, to_entity bigint, at 
 declare
   g record;
   moved bigint;
+  ours  bigint[] := array(select c.id from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update);
 begin
-  perform from meterbook.credit_grant c where c.entity_id in (from_entity, to_entity) order by c.entity_id, c.id for update;
-  for g in select * from meterbook.grants_of(from_entity) x where x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id loop
+  for g in      -- one that is made at this moment is not ours, and stays
+    select * from meterbook.grants_of(from_entity) x
+    where x.id = any (ours) and x.remaining > 0 and (x.expires_at is null or x.expires_at > at) order by x.id
+  loop
     insert into meterbook.credit_grant (entity_id, grant_key, cents, source, priority, expires_at, granted_at)
     values (to_entity, 'moved:' || from_entity || ':' || g.id, g.remaining, g.source, g.priority, g.expires_at, g.granted_at)
     on conflict do nothing returning id into moved;
@@ -1687,6 +1695,7 @@ begin
       perform meterbook.look_again(to_entity, g.expires_at) where g.expires_at > at;
     end if;
   end loop;
+  perform meterbook.look_again(from_entity, at) where moved is not null;    -- its limit falls, also if another subscription goes on there
 end $$;
 
 CREATE FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[] DEFAULT NULL::text[], periods bigint[] DEFAULT NULL::bigint[], at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint
@@ -2368,6 +2377,10 @@ begin
     raise exception using errcode = 'MB050', message = 'a running total needs the request that reports it, and an amount',
       hint = 'Pass request and total: the amount so far of everything that this request has used.';
   end if;
+  if total < 0 or total <> round(total, 12) then
+    raise exception using errcode = 'MB050', message = format('%s is no running total: it is negative, or has more than 12 decimal places', total),
+      hint = 'Pass the amount so far; to take usage back is a correction.';
+  end if;
   rise_key := encode(substr(sha256(convert_to('meterbook.cumulative.1,' || meterbook.digest_field(request)
     || meterbook.digest_field(trim_scale(total)::text), 'UTF8')), 1, 16), 'hex')::uuid;
   select a.* into acting from meterbook.actor a where a.external_id = actor;
@@ -2461,7 +2474,7 @@ begin
   end if;
   if size = 0 then return; end if;
   if key_wait_ms <> 5000 then
-    perform set_config('lock_timeout', key_wait_ms || 'ms', true);    -- until the function ends
+    perform set_config('lock_timeout', greatest(key_wait_ms, 1) || 'ms', true);    -- until the function ends; 0 would be for ever
   end if;
   begin
     if size = 1 then
@@ -2529,7 +2542,7 @@ end $$;
 
 CREATE FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
-    AS $$
+    AS $_$
 -- What is wrong with one entry that has no key yet; `not_written` if nothing is.
 #variable_conflict use_variable
 declare
@@ -2540,10 +2553,10 @@ declare
 begin
   select a.* into acting from meterbook.actor a where a.external_id = actor;
   select w.* into place_of from meterbook.workspace w where w.external_id = workspace;
-  if coalesce(actor, '') = '' then return 'invalid_actor'; end if;
+  if coalesce(actor, '') = '' or actor ~ '^#[0-9]+$' then return 'invalid_actor'; end if;
   if occurred_at > at + interval '5 minutes' then return 'occurred_in_the_future'; end if;
   if workspace is not null and place_of.external_id is null then return 'unknown_workspace'; end if;
-  if named_id is null and entity not like 'user:_%' then return 'unknown_entity'; end if;      -- a user is made known by naming one
+  if named_id is null and (entity not like 'user:_%' or entity ~ '^user:#[0-9]+$') then return 'unknown_entity'; end if;      -- a user is made known by naming one
   if named_id <> attributed or (attributed is null and named_id <> place_of.payer_id) then return 'attribution_disagrees'; end if;
   if called is not null and not exists (select from meterbook.billing_entity e where e.id = attributed and meterbook.goes_by(e, called)) then
     return 'attribution_disagrees';
@@ -2556,7 +2569,7 @@ begin
   if asked_period is not null and not exists (select from meterbook.place(payer, asked_period, at, at)) then return 'period_of_another_payer'; end if;
   if not exists (select from meterbook.place(payer, asked_period, least(coalesce(occurred_at, at), at), at)) then return 'unattributed'; end if;
   return 'not_written';
-end $$;
+end $_$;
 
 CREATE FUNCTION meterbook.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -3191,15 +3204,22 @@ end $$;
 CREATE FUNCTION meterbook.write_charge(the_entity bigint, the_period bigint, the_kind text, charged bigint, credits bigint, written_off bigint, overage numeric, grant_ids bigint[], grant_cents bigint[], at timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$
--- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3).
+-- A charge, the grants that paid part of it, and the outbox row that will invoice the rest, together (I3). A grant that was made after lock_period
+-- looked for some to lock may be somebody else's by now, who bills another period: it is locked here, and what was decided is undone if it is spent.
 declare charge_id bigint;
 begin
   perform meterbook.permitted(write_charge.at);
+  perform from meterbook.credit_grant g where g.entity_id = the_entity and g.id = any (grant_ids) order by g.id for update;
+  if exists (select from unnest(grant_ids, grant_cents) u(grant_id, cents) join meterbook.grants_of(the_entity) g on g.id = u.grant_id where g.remaining < u.cents) then
+    raise exception using errcode = 'serialization_failure', message = 'credit that was to pay this has been spent meanwhile', hint = 'Bill it again.';
+  end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, written_off_cents, overage, at)
   values (the_entity, the_period, the_kind, charged, credits, written_off, write_charge.overage, write_charge.at) returning id into charge_id;
   insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
   select the_entity, u.grant_id, charge_id, u.cents, write_charge.at from unnest(grant_ids, grant_cents) u(grant_id, cents);
+  perform meterbook.look_again(the_entity, write_charge.at) where the_kind = 'final' and credits > 0;    -- the limit of the next period falls
   if charged > 0 then
     insert into meterbook.outbox (entity_id, kind, dedupe_key, payload, created_at)
     select the_entity, 'charge', 'charge:' || the_entity || ':' || charge_id,
@@ -4588,6 +4608,8 @@ GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.billing_entity TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.goes_by(e meterbook.billing_entity, name text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.goes_home(asked bigint, happened timestamp with time zone, home_since timestamp with time zone) FROM PUBLIC;
 
@@ -4840,6 +4862,8 @@ GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.settled() TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.standing(s meterbook.subscription) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.standing(s meterbook.subscription) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.step_of(anchor timestamp with time zone, months integer, at timestamp with time zone) FROM PUBLIC;
 
