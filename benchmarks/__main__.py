@@ -7,7 +7,19 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from benchmarks import bulk, compaction, deciding, holding, importing, latency, overload, reading, soak, writing
+from benchmarks import (
+    bulk,
+    compaction,
+    cutover,
+    deciding,
+    holding,
+    importing,
+    latency,
+    overload,
+    reading,
+    soak,
+    writing,
+)
 from benchmarks.machine import describe_load, describe_machine
 from benchmarks.measuring import Figure
 from benchmarks.options import Options
@@ -25,6 +37,7 @@ GROUPS: dict[str, Callable[[Server, Options], Awaitable[list[Figure]]]] = {
     "holding": holding.measure,
     "overload": overload.measure,
     "soak": soak.measure,
+    "cutover": cutover.measure,
 }
 
 

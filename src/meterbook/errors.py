@@ -5,6 +5,8 @@ MeterbookError
 │   ├── InvalidUsage           entries that are no usage; names every bad entry and why
 │   ├── InvalidCatalog         a catalog of plans with mistakes, each named by its field
 │   ├── InvalidSettings        a server's configuration with mistakes, each named
+│   ├── InvalidMapping         a mapping of legacy counters with mistakes, each with what to write instead
+│   ├── CutoverRefused         a step of the cutover that can't be taken as things stand
 │   ├── UnknownPlan · UnknownInterval · UnknownEntity · UnknownPeriod · UnknownEntry · InvalidCursor
 │   ├── CorrectionRefused      below zero, or of a correction
 │   ├── UnknownPrice           a price at Stripe that no plan of the catalog lists: the same code as UnknownPlan
@@ -96,6 +98,22 @@ class InvalidSettings(InvalidRequest):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class InvalidMapping(InvalidRequest):
+    """The mapping of legacy counters has mistakes, or doesn't fit their tables."""
+
+    code = "invalid_mapping"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CutoverRefused(InvalidRequest):
+    """A step of the cutover that can't be taken as things stand."""
+
+    code = "cutover_refused"
 
 
 class UnknownPlan(InvalidRequest):

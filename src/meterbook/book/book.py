@@ -13,6 +13,7 @@ from psycopg_pool import PoolTimeout
 
 from meterbook.book.access import Clock, LedgerPool, inside
 from meterbook.book.billing import BillingCalls
+from meterbook.book.cutover import CutoverCalls
 from meterbook.book.group_commit_asyncio import GroupCommit
 from meterbook.book.groups import (
     ENTRIES_PER_GROUP_MAX,
@@ -157,7 +158,7 @@ async def _open_at(
         await pool.close()
 
 
-class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`

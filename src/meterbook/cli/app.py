@@ -10,6 +10,7 @@ import typer
 
 from meterbook.cli import (
     billing,
+    cutover,
     demo,
     engine,
     holding,
@@ -61,6 +62,7 @@ for each in outbox.app.registered_commands:
         stripe.app.registered_commands.append(each)
 app.add_typer(stripe.app)
 app.add_typer(keys.app)
+app.add_typer(cutover.app)
 
 
 def main() -> None:

@@ -11,11 +11,14 @@ from meterbook.core.money import ZERO
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What was billed of a period at once: cents invoiced, paid by credits, written off; `overage` is what it was computed from."""
+    """What was billed of a period at once: cents invoiced, paid by credits, written off; `overage` is what it was computed from.
+
+    `carried`: billed elsewhere, before the cutover.
+    """
 
     id: int
     period: int
-    kind: Literal["threshold", "final"]
+    kind: Literal["threshold", "final", "carried"]
     amount_cents: int
     credits_cents: int
     written_off_cents: int

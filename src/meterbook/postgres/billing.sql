@@ -59,10 +59,11 @@ select c.of_day, c.of_period, c.booked, c.entity_id from meterbook.correction c 
 select coalesce(sum(g.cents), 0)::bigint from meterbook.credit_grant g where g.entity_id = %(entity_id)s and g.period_id = %(period_id)s
 
 -- name: list_due_closes
--- Oldest first within an entity; a period is due when its end and the grace have passed.
+-- Oldest first within an entity; a period is due when its end and the grace have passed, unless it is billed elsewhere still.
 select p.entity_id, p.id from meterbook.billing_period p
 where p.state <> 'closed' and p.kind in ('dated', 'free') and p.ends_at + %(grace)s::interval <= coalesce(%(at)s::timestamptz, clock_timestamp())
   and (%(entity_id)s::bigint is null or p.entity_id = %(entity_id)s) and not (p.entity_id = any (%(held_back)s::bigint[]))
+  and not exists (select from meterbook.shadowed_entity s where s.entity_id = p.entity_id)
 order by p.entity_id, p.ends_at, p.id limit %(rows)s
 
 -- name: list_due_clocks

@@ -416,7 +416,7 @@ CREATE FUNCTION meterbook.billing_differences(the_entity bigint) RETURNS SETOF m
   from meterbook.charge c
   left join (select x.entity_id, (x.payload ->> 'charge')::bigint as charge_id, sum((x.payload ->> 'amount_cents')::bigint) as cents
              from meterbook.outbox x where x.kind = 'charge' group by 1, 2) o on o.entity_id = c.entity_id and o.charge_id = c.id
-  where (the_entity is null or c.entity_id = the_entity) and c.charged_cents <> coalesce(o.cents, 0)
+  where (the_entity is null or c.entity_id = the_entity) and c.kind <> 'carried' and c.charged_cents <> coalesce(o.cents, 0)
 $$;
 
 CREATE FUNCTION meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
@@ -454,6 +454,15 @@ begin
   return true;
 end $$;
 
+CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+  -- What the product had billed of the running period when it was switched: counted as billed, with no outbox row, since it has left already.
+  insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, overage, at)
+  select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
+  returning id
+$$;
+
 CREATE FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -478,6 +487,7 @@ begin
   with taken as (
     select d.outbox_id from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id
     where d.state in ('due', 'leased') and d.due_at <= moment and not o.kind = any (without)
+      and not exists (select from meterbook.shadowed_entity s where s.entity_id = o.entity_id)
     order by d.due_at, d.outbox_id limit how_many for update of d skip locked),
   leased as (
     update meterbook.outbox_delivery d set state = 'leased', lease = nextval('meterbook.outbox_lease'), due_at = moment + lease_for,
@@ -1139,7 +1149,10 @@ declare
   s      meterbook.subscription;
 begin
   select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
-  if state is null or state = 'closed' or moment < p.ends_at + grace then return 'nothing_to_do'; end if;
+  if state is null or state = 'closed' or moment < p.ends_at + grace
+     or exists (select from meterbook.shadowed_entity h where h.entity_id = the_entity) then    -- billed elsewhere still
+    return 'nothing_to_do';
+  end if;
   select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
   if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
      or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)
@@ -1431,6 +1444,47 @@ CREATE FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with ti
   select case when c.home_starts_at <= at then c.home_id else (select p.period_id from meterbook.place(c.entity_id, null, at, at) p) end
 $$;
 
+CREATE FUNCTION meterbook.import_history(entity text, starts timestamp with time zone, ends timestamp with time zone, keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], categories text[], sources text[], descriptions text[], workflows text[], executions text[], occurred_ats timestamp with time zone[], at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+-- Entries of a period that ended before this ledger knew of it: readable, in no limit, charge, allowance or lateness. Gives how many were new; of a
+-- window that is sealed, none.
+#variable_conflict use_variable
+declare
+  the_entity bigint := meterbook.entity_id_of(entity);
+  the_period meterbook.billing_period;
+  imported   bigint;
+begin
+  perform meterbook.lock_fold();
+  select p.* into the_period from meterbook.billing_period p
+  where p.entity_id = the_entity and p.kind = 'history' and p.starts_at = starts and p.ends_at = ends for no key update;
+  if not found then
+    insert into meterbook.billing_period (entity_id, kind, starts_at, ends_at, plan, seats, included, refresh_per_day, opened_at)
+    values (the_entity, 'history', starts, ends, 'free', 1, 0, 0, at) returning * into the_period;
+  end if;
+  if the_period.state <> 'open' then return 0; end if;
+  with said as (
+    select u.*, a.id as actor_id, meterbook.day_in(u.occurred_at, starts, ends) as day
+    from unnest(keys, fingerprints, actors, amounts, categories, sources, descriptions, workflows, executions, occurred_ats)
+      u(key, fingerprint, actor, amount, category, source, description, workflow, execution, occurred_at)
+    join meterbook.actor a on a.external_id = u.actor),
+  new_key as (
+    insert into meterbook.event_key (key, fingerprint, entity_id, period_id, amount, recorded_at)
+    select s.key, s.fingerprint, the_entity, the_period.id, s.amount, at from said s order by s.key on conflict do nothing returning key),
+  fresh as materialized (select s.* from said s join new_key n on n.key = s.key),
+  logged as (
+    insert into meterbook.usage_log (entity_id, recorded_at, key, period_id, day, actor_id, occurred_at, amount, category, source, description, workflow, execution)
+    select the_entity, at, f.key, the_period.id, f.day, f.actor_id, f.occurred_at, f.amount, f.category, f.source, f.description, f.workflow, f.execution from fresh f),
+  delta as (
+    insert into meterbook.usage_delta (entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys, recorded_at)
+    select the_entity, the_period.id, f.day, f.actor_id, f.source, f.description, sum(f.amount), count(*), sum(meterbook.key_weight(f.key) * f.amount),
+           array_agg(f.key), at
+    from fresh f group by f.day, f.actor_id, f.source, f.description)
+  select count(*) into imported from fresh;
+  perform meterbook.fold_period(the_entity, the_period.id);
+  return imported;
+end $$;
+
 CREATE FUNCTION meterbook.is_gone(e meterbook.billing_entity) RETURNS boolean
     LANGUAGE sql STABLE
     AS $$
@@ -1512,6 +1566,19 @@ begin
   join meterbook.usage_log l on l.entity_id = k.entity_id and l.recorded_at = k.recorded_at and l.key = k.key
   join meterbook.period_clock home on home.entity_id = the_entity and home.due_at > late_parts.at
   join meterbook.billing_period p on p.entity_id = the_entity and p.id = home.home_id and p.state = 'open';
+end $$;
+
+CREATE FUNCTION meterbook.leave_to_history(the_entity bigint, the_period bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- A period that ended while its counters still counted: they billed it, so it becomes history (BEHAVIOUR §13).
+begin
+  perform meterbook.lock_period(the_entity, the_period);
+  perform meterbook.fold_period(the_entity, the_period);
+  update meterbook.billing_period p set kind = 'history' where p.entity_id = the_entity and p.id = the_period and p.kind = 'dated' and p.state = 'open';
+  if found then
+    perform meterbook.seal_history(the_entity, the_period);
+  end if;
 end $$;
 
 CREATE FUNCTION meterbook.ledger_gauges(at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(deltas_waiting bigint, oldest_delta_s numeric, outbox_waiting bigint, oldest_outbox_s numeric, dead_letters bigint, closes_deferred bigint, stripe_events_waiting bigint, key_conflicts bigint, acts_without_outcome bigint)
@@ -1604,12 +1671,16 @@ CREATE FUNCTION meterbook.lock_and_read_period(the_entity bigint, the_period big
     SET search_path TO 'meterbook', 'pg_temp'
     SET jit TO 'off'
     AS $$
--- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
+-- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none, or it is
+-- billed elsewhere still.
 declare
   moment timestamptz := coalesce(meterbook.permitted(lock_and_read_period.at), clock_timestamp());
   wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
   state  text := meterbook.lock_period(the_entity, wanted);
 begin
+  if exists (select from meterbook.shadowed_entity s where s.entity_id = the_entity) then
+    return json_build_object('state', null, 'period', null);
+  end if;
   return json_build_object('state', state, 'period', meterbook.period_terms(the_entity, wanted, moment, breakdowns => false));
 end $$;
 
@@ -2757,6 +2828,27 @@ CREATE FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint uuid, e
      and (period is null or period = coalesce(k.belongs_to, k.period_id))
 $$;
 
+CREATE FUNCTION meterbook.seal_history(the_entity bigint, the_period bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- Closed and readable, in no charge (BEHAVIOUR §13, I7 stands aside). Under lock_fold and lock_period.
+declare baseline numeric := coalesce((select b.amount from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period), 0);
+begin
+  insert into meterbook.sealed_period (entity_id, period_id, closed_at, baseline, amount, entries, digest, refresh, effective, overage,
+    charged_cents, credits_cents, written_off_cents, given_back_cents)
+  select the_entity, the_period, p.ends_at, baseline, coalesce(r.amount, 0), coalesce(r.entries, 0), coalesce(r.digest, 0), 0, baseline + coalesce(r.amount, 0), 0,
+         coalesce(c.charged, 0), coalesce(c.credits, 0), coalesce(c.written_off, 0), 0
+  from meterbook.billing_period p
+  left join meterbook.usage_rollup r on r.entity_id = the_entity and r.period_id = the_period and r.grain = 'total' and r.part = '' and r.detail = ''
+  left join (select sum(x.charged_cents)::bigint as charged, sum(x.credits_cents)::bigint as credits, sum(x.written_off_cents)::bigint as written_off
+             from meterbook.charge x where x.entity_id = the_entity and x.period_id = the_period) c on true
+  where p.entity_id = the_entity and p.id = the_period;
+  insert into meterbook.sealed_actor (entity_id, period_id, actor_id, amount, entries)
+  select the_entity, the_period, r.part::bigint, r.amount, r.entries from meterbook.usage_rollup r
+  where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor';
+  update meterbook.billing_period p set state = 'closed' where p.entity_id = the_entity and p.id = the_period;
+end $$;
+
 CREATE FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -2975,6 +3067,40 @@ CREATE FUNCTION meterbook.stripe_events(the_state text, rows_max integer) RETURN
   -- Newest first.
   select e.id, e.type, e.subject, e.created_at, e.received_at, e.state, e.attempts, e.note, e.settled_at
   from meterbook.stripe_event e where the_state is null or e.state = the_state order by e.received_at desc, e.created_at desc, e.id desc limit rows_max
+$$;
+
+CREATE FUNCTION meterbook.sum_departed(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE
+    AS $$
+  -- What the ledger has of a period by those whose running counter is not this entity's.
+  select coalesce((select sum(r.amount) from meterbook.usage_rollup r
+                   where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor' and not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = r.part::bigint and k.entity_id = the_entity and k.period_id = the_period)), 0)
+       + coalesce((select sum(d.amount) from meterbook.pending_of(the_entity, the_period, sum_departed.at) d
+                   where not exists (
+                     select from meterbook.actor a join meterbook.cutover_counter k on k.name = 'user:' || a.external_id
+                     where a.id = d.actor_id and k.entity_id = the_entity and k.period_id = the_period)), 0)
+$$;
+
+CREATE FUNCTION meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE
+    AS $$
+  -- What the ledger has of one actor in a period.
+  select coalesce((select sum(r.amount) from meterbook.usage_rollup r
+                   where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'actor' and r.part = a.id::text and r.detail = ''), 0)
+       + coalesce((select sum(d.amount) from meterbook.pending_of(the_entity, the_period, sum_held.at) d where d.actor_id = a.id), 0)
+  from meterbook.actor a where a.external_id = person
+$$;
+
+CREATE FUNCTION meterbook.sum_period(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE
+    AS $$
+  -- Baseline and ledger of a period.
+  select coalesce((select b.amount from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period), 0)
+       + coalesce((select sum(r.amount) from meterbook.usage_rollup r
+                   where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'total' and r.part = '' and r.detail = ''), 0)
+       + coalesce((select sum(d.amount) from meterbook.pending_of(the_entity, the_period, sum_period.at) d), 0)
 $$;
 
 CREATE FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) RETURNS boolean
@@ -3528,7 +3654,7 @@ CREATE TABLE meterbook.charge (
     at timestamp with time zone NOT NULL,
     CONSTRAINT charge_charged_not_negative CHECK ((charged_cents >= 0)),
     CONSTRAINT charge_credits_not_negative CHECK ((credits_cents >= 0)),
-    CONSTRAINT charge_kind_is_known CHECK ((kind = ANY (ARRAY['threshold'::text, 'final'::text]))),
+    CONSTRAINT charge_kind_is_known CHECK ((kind = ANY (ARRAY['threshold'::text, 'final'::text, 'carried'::text]))),
     CONSTRAINT charge_of_something CHECK ((((charged_cents + credits_cents) + written_off_cents) > 0)),
     CONSTRAINT charge_written_off_not_negative CHECK ((written_off_cents >= 0))
 );
@@ -3624,6 +3750,90 @@ CREATE TABLE meterbook.cumulative_rise (
 );
 
 COMMENT ON TABLE meterbook.cumulative_rise IS 'Which entries a request''s running total made: what proves it.';
+
+CREATE TABLE meterbook.cutover (
+    id smallint DEFAULT 1 NOT NULL,
+    mapping text NOT NULL,
+    feed text NOT NULL,
+    began_at timestamp with time zone NOT NULL,
+    CONSTRAINT cutover_feed_is_known CHECK ((feed = ANY (ARRAY['audit'::text, 'application'::text]))),
+    CONSTRAINT cutover_is_one_row CHECK ((id = 1))
+);
+
+COMMENT ON COLUMN meterbook.cutover.mapping IS 'Digest of the mapping that all steps use.';
+
+COMMENT ON COLUMN meterbook.cutover.feed IS 'Who records usage while counters still count: the cutover, from the audit log, or the application, under the keys legacy:<audit id>.';
+
+CREATE TABLE meterbook.cutover_counter (
+    name text NOT NULL,
+    kind text NOT NULL,
+    owner text NOT NULL,
+    entity_id bigint NOT NULL,
+    period_id bigint NOT NULL,
+    epoch integer DEFAULT 1 NOT NULL,
+    base numeric NOT NULL,
+    held numeric NOT NULL,
+    seen numeric NOT NULL,
+    seen_last numeric NOT NULL,
+    moved numeric DEFAULT 0 NOT NULL,
+    absorbed numeric DEFAULT 0 NOT NULL,
+    absorptions integer DEFAULT 0 NOT NULL,
+    moved_at timestamp with time zone,
+    looked_at timestamp with time zone NOT NULL,
+    note text DEFAULT ''::text NOT NULL,
+    CONSTRAINT cutover_counter_kind_is_known CHECK ((kind = ANY (ARRAY['running'::text, 'kept'::text, 'departed'::text])))
+);
+
+COMMENT ON TABLE meterbook.cutover_counter IS 'One counter of theirs: running and kept ones are a user''s, departed ones an organization''s. Until the switch: seen = base + held + Σ its rows. From then on: moved = Σ its rows + absorbed.';
+
+COMMENT ON COLUMN meterbook.cutover_counter.base IS 'Its part of the baseline.';
+
+COMMENT ON COLUMN meterbook.cutover_counter.held IS 'What the ledger had of it before this epoch began.';
+
+COMMENT ON COLUMN meterbook.cutover_counter.moved IS 'By how much it has risen since the switch.';
+
+CREATE TABLE meterbook.cutover_entity (
+    entity_id bigint NOT NULL,
+    state text NOT NULL,
+    period_id bigint NOT NULL,
+    began_at timestamp with time zone NOT NULL,
+    difference numeric DEFAULT 0 NOT NULL,
+    agreed_since timestamp with time zone,
+    switched_at timestamp with time zone,
+    note text DEFAULT ''::text NOT NULL,
+    CONSTRAINT cutover_entity_state_is_known CHECK ((state = ANY (ARRAY['shadow'::text, 'switched'::text, 'retired'::text, 'rolled_back'::text])))
+);
+
+COMMENT ON COLUMN meterbook.cutover_entity.difference IS 'Counters less what the ledger makes of them, when it was last looked at.';
+
+CREATE TABLE meterbook.cutover_mirror (
+    kind text NOT NULL,
+    id text NOT NULL,
+    digest text NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_mirror IS 'Their subscriptions, organizations and members as they were when they were last told to this ledger.';
+
+CREATE TABLE meterbook.cutover_refusal (
+    subject text NOT NULL,
+    reason text NOT NULL,
+    noted_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_refusal IS 'What could not be taken over, and why; it is tried again at every round.';
+
+CREATE TABLE meterbook.cutover_row (
+    audit_id text NOT NULL,
+    counter text NOT NULL,
+    epoch integer NOT NULL,
+    amount numeric NOT NULL,
+    day integer,
+    is_held boolean DEFAULT false NOT NULL,
+    is_switched boolean DEFAULT false NOT NULL,
+    refused text
+);
+
+COMMENT ON TABLE meterbook.cutover_row IS 'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, held, or refused. is_held: the ledger had it before its epoch began. is_switched: recorded by a writer of both after the switch.';
 
 CREATE TABLE meterbook.deferred_close (
     entity_id bigint NOT NULL,
@@ -3883,6 +4093,13 @@ CREATE TABLE meterbook.sealed_period (
 
 COMMENT ON TABLE meterbook.sealed_period IS 'Final figures of a closed period, whole; what becomes visible later is late.';
 
+CREATE TABLE meterbook.shadowed_entity (
+    entity_id bigint NOT NULL,
+    since timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.shadowed_entity IS 'Entities that somebody else still counts and bills (BEHAVIOUR §13, shadow): recorded and read here, but not billed, closed, or told to anybody.';
+
 CREATE TABLE meterbook.stripe_event (
     id text NOT NULL,
     type text NOT NULL,
@@ -4099,6 +4316,24 @@ ALTER TABLE ONLY meterbook.cumulative_request
 ALTER TABLE ONLY meterbook.cumulative_rise
     ADD CONSTRAINT cumulative_rise_pkey PRIMARY KEY (entity_id, key);
 
+ALTER TABLE ONLY meterbook.cutover_counter
+    ADD CONSTRAINT cutover_counter_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY meterbook.cutover_entity
+    ADD CONSTRAINT cutover_entity_pkey PRIMARY KEY (entity_id);
+
+ALTER TABLE ONLY meterbook.cutover_mirror
+    ADD CONSTRAINT cutover_mirror_pkey PRIMARY KEY (kind, id);
+
+ALTER TABLE ONLY meterbook.cutover
+    ADD CONSTRAINT cutover_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY meterbook.cutover_refusal
+    ADD CONSTRAINT cutover_refusal_pkey PRIMARY KEY (subject);
+
+ALTER TABLE ONLY meterbook.cutover_row
+    ADD CONSTRAINT cutover_row_pkey PRIMARY KEY (audit_id);
+
 ALTER TABLE ONLY meterbook.deferred_close
     ADD CONSTRAINT deferred_close_pkey PRIMARY KEY (entity_id, period_id);
 
@@ -4174,6 +4409,9 @@ ALTER TABLE ONLY meterbook.sealed_actor
 ALTER TABLE ONLY meterbook.sealed_period
     ADD CONSTRAINT sealed_period_pkey PRIMARY KEY (entity_id, period_id);
 
+ALTER TABLE ONLY meterbook.shadowed_entity
+    ADD CONSTRAINT shadowed_entity_pkey PRIMARY KEY (entity_id);
+
 ALTER TABLE ONLY meterbook.stripe_event
     ADD CONSTRAINT stripe_event_pkey PRIMARY KEY (id);
 
@@ -4212,6 +4450,10 @@ CREATE UNIQUE INDEX charge_final_once ON meterbook.charge USING btree (entity_id
 CREATE INDEX charge_of_period ON meterbook.charge USING btree (entity_id, period_id);
 
 CREATE INDEX correction_of_period ON meterbook.correction USING btree (entity_id, of_period);
+
+CREATE INDEX cutover_counter_of_entity ON meterbook.cutover_counter USING btree (entity_id);
+
+CREATE INDEX cutover_row_of_counter ON meterbook.cutover_row USING btree (counter, epoch);
 
 CREATE INDEX hold_active ON meterbook.hold USING btree (entity_id, expires_at) WHERE (state = 'active'::text);
 
@@ -4435,6 +4677,8 @@ REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, 
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_importer;
@@ -4640,6 +4884,8 @@ REVOKE ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp 
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.home_at(c meterbook.period_clock, at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.import_history(entity text, starts timestamp with time zone, ends timestamp with time zone, keys uuid[], fingerprints uuid[], actors text[], amounts numeric[], categories text[], sources text[], descriptions text[], workflows text[], executions text[], occurred_ats timestamp with time zone[], at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.is_gone(e meterbook.billing_entity) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.join_organization(the_entity bigint, the_actor bigint, the_role text, moment timestamp with time zone) FROM PUBLIC;
@@ -4663,6 +4909,8 @@ GRANT ALL ON FUNCTION meterbook.known_holds(hold_keys text[], at timestamp with 
 REVOKE ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.late_parts(the_entity bigint, keys uuid[], at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.leave_to_history(the_entity bigint, the_period bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.ledger_gauges(at timestamp with time zone) TO meterbook_writer;
@@ -4845,6 +5093,8 @@ GRANT SELECT,INSERT ON TABLE meterbook.event_key TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.same_intent(k meterbook.event_key, fingerprint uuid, entity text, period bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION meterbook.seal_history(the_entity bigint, the_period bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.seal_period(the_entity bigint, the_period bigint, baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.seats_paid(the_subscription text, starts_at timestamp with time zone) FROM PUBLIC;
@@ -4899,6 +5149,12 @@ GRANT ALL ON FUNCTION meterbook.stripe_event_body(the_id text) TO meterbook_impo
 REVOKE ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.stripe_events(the_state text, rows_max integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.sum_departed(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.sum_period(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.take_back_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
@@ -4994,6 +5250,24 @@ GRANT SELECT ON TABLE meterbook.cumulative_request TO meterbook_importer;
 GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cumulative_rise TO meterbook_importer;
 
+GRANT SELECT ON TABLE meterbook.cutover TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_counter TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_counter TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_importer;
+
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.deferred_close TO meterbook_importer;
 
@@ -5056,6 +5330,9 @@ GRANT SELECT ON TABLE meterbook.sealed_actor TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.sealed_period TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.shadowed_entity TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.shadowed_entity TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.stripe_event TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.stripe_event TO meterbook_importer;

@@ -174,6 +174,13 @@ comment on table meterbook.moved_entity is
   'Entities whose total or limit moved, or will at `since`, and that nobody has looked at for thresholds and alerts yet. A row a move, so that one that comes while '
   'somebody looks is not forgotten with those that were seen, and nobody waits for anybody.';
 
+create table meterbook.shadowed_entity (
+  entity_id bigint primary key,
+  since     timestamptz not null
+);
+comment on table meterbook.shadowed_entity is
+  'Entities that somebody else still counts and bills (BEHAVIOUR §13, shadow): recorded and read here, but not billed, closed, or told to anybody.';
+
 create table meterbook.deferred_close (
   entity_id bigint not null,
   period_id bigint not null,

@@ -275,12 +275,16 @@ end $$;
 
 create function meterbook.lock_and_read_period(the_entity bigint, the_period bigint default null, at timestamptz default null) returns json
 language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$
--- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none.
+-- lock_period, and in a younger snapshot what is decided by; of the running period, if none is named. `state` null: there is none, or it is
+-- billed elsewhere still.
 declare
   moment timestamptz := coalesce(meterbook.permitted(lock_and_read_period.at), clock_timestamp());
   wanted bigint := coalesce(the_period, (select meterbook.home_at(c, moment) from meterbook.period_clock c where c.entity_id = the_entity and c.due_at > moment));
   state  text := meterbook.lock_period(the_entity, wanted);
 begin
+  if exists (select from meterbook.shadowed_entity s where s.entity_id = the_entity) then
+    return json_build_object('state', null, 'period', null);
+  end if;
   return json_build_object('state', state, 'period', meterbook.period_terms(the_entity, wanted, moment, breakdowns => false));
 end $$;
 
@@ -378,7 +382,10 @@ declare
   s      meterbook.subscription;
 begin
   select b.* into p from meterbook.billing_period b where b.entity_id = the_entity and b.id = the_period;
-  if state is null or state = 'closed' or moment < p.ends_at + grace then return 'nothing_to_do'; end if;
+  if state is null or state = 'closed' or moment < p.ends_at + grace
+     or exists (select from meterbook.shadowed_entity h where h.entity_id = the_entity) then    -- billed elsewhere still
+    return 'nothing_to_do';
+  end if;
   select b.* into s from meterbook.subscription b where b.id = p.subscription_id;
   if coalesce(p.stripe_customer, s.stripe_customer) is null or coalesce(p.stripe_subscription, s.stripe_subscription) is null
      or exists (select from meterbook.organization o where o.entity_id = the_entity and o.owner_id is null)

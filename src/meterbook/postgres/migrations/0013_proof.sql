@@ -174,7 +174,7 @@ language sql stable as $$
   from meterbook.charge c
   left join (select x.entity_id, (x.payload ->> 'charge')::bigint as charge_id, sum((x.payload ->> 'amount_cents')::bigint) as cents
              from meterbook.outbox x where x.kind = 'charge' group by 1, 2) o on o.entity_id = c.entity_id and o.charge_id = c.id
-  where (the_entity is null or c.entity_id = the_entity) and c.charged_cents <> coalesce(o.cents, 0)
+  where (the_entity is null or c.entity_id = the_entity) and c.kind <> 'carried' and c.charged_cents <> coalesce(o.cents, 0)
 $$;
 
 create function meterbook.differences(the_entity bigint default null) returns setof meterbook.difference

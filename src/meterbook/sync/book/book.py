@@ -38,6 +38,7 @@ from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, inside
 from meterbook.sync.book.billing import BillingCalls
+from meterbook.sync.book.cutover import CutoverCalls
 from meterbook.sync.book.keys import KeyCalls
 from meterbook.sync.book.overview import OverviewCalls
 from meterbook.sync.book.stripe import StripeCalls
@@ -158,7 +159,7 @@ def _open_at(
         pool.close()
 
 
-class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls):
+class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
     """One ledger. Made by `meterbook.open`; safe for concurrent use.
 
     An entity is `"user:<id>"` or `"organization:<id>"`, an amount str, Decimal or int, a time aware; every error is a `MeterbookError`
