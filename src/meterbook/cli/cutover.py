@@ -18,9 +18,9 @@ from meterbook.cli.cutover_screen import show_compared, show_plan, show_rolled_b
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import amount_shown, console, time_shown
-from meterbook.plain import json_text
 from meterbook.core.cutover import ShadowRound
 from meterbook.mappings import load_mapping
+from meterbook.plain import json_text
 
 T = TypeVar("T")
 app = typer.Typer(
