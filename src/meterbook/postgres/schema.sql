@@ -2390,7 +2390,8 @@ begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
   if known.owner_id is not null then
-    perform from meterbook.billing_period b where b.entity_id = known.owner_id and b.subscription_id = known.id and b.state = 'open'
+    -- of both owners, also where it comes back to one whose cut period is still to be closed: before their credits, as a closer does
+    perform from meterbook.billing_period b where b.entity_id in (known.owner_id, owner_id) and b.subscription_id = known.id and b.state = 'open'
     order by b.entity_id, b.id for no key update;
     perform meterbook.open_periods(array[known.owner_id], moment);
   end if;
