@@ -68,6 +68,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "revoke_key": {"key_id": 1},
     "know_key": {"text": f"mb_{'0' * 12}_{'0' * 64}"},
     "acts": {},
+    "living_key": {"prefix": "0" * 12},
+    "overview": {},
+    "all_periods": {},
+    "all_charges": {},
+    "find_entities": {"text": "u"},
+    "knows": {"entity": "user:u"},
     "delete_user": {"user": "nobody"},
     "delete_organization": {"organization": "nobody"},
 }
@@ -83,6 +89,7 @@ WITHOUT_ARGUMENTS = {
     "keys",
     "gauges",
     "answers",
+    "troubles",
 }
 
 

@@ -11,7 +11,7 @@ from meterbook.mappings import load_mapping
 from tests.conftest import Clock
 from tests.cutover.auditor import expected, tables
 from tests.ledger import P1, use
-from tests.legacy_product.history import Product, random_product
+from tests.legacy_product.history import PLANS, Product, random_product
 
 ORIGIN = load_mapping()
 NOW = P1[0] + timedelta(days=17, hours=5)
@@ -42,7 +42,12 @@ async def test_the_plan_says_what_the_switch_does_and_writes_nothing(
 ) -> None:
     """Baseline and dated part of each entity, beforehand; the ledger and the product's tables stay as they are."""
     clock.now = NOW
-    random_product(seed, NOW).write(legacy_url)
+    product = random_product(seed, NOW)
+    for name, known_to in (("above", {"logged": False}), ("below", {"counted": False})):
+        product.user(name)
+        product.subscription(name, PLANS[0], P1)
+        product.charge(name, "5", P1[0] + timedelta(days=1), **known_to)
+    product.write(legacy_url)
     async with book.cutover(ORIGIN) as cutover:
         planned: dict[str, PlannedEntity] = {one.entity: one async for one in cutover.plan()}
         assert (await cutover.states()).shadow == 0

@@ -43,6 +43,9 @@ def noted(journal: Path, what: str) -> set[str]:
 def stored(url: str) -> set[str]:
     """Keys of the ledger, of all that anybody could have tried; nothing else is in it."""
     with psycopg.connect(url) as conn:
+        conn.isolation_level = (
+            psycopg.IsolationLevel.REPEATABLE_READ
+        )  # one snapshot: those who were not killed go on writing
         keys = {key for (key,) in conn.execute(STORED.encode(), [list(EVERYTHING)]).fetchall()}
         counts = conn.execute(
             "select (select count(*) from meterbook.event_key), (select count(*) from meterbook.usage_log)"

@@ -65,7 +65,8 @@ class KeyCalls(LedgerAccess):
             return await know_key(conn, text, self._at())
 
     async def living_key(self, prefix: str) -> ApiKey:
-        """The key that a prefix names, if it has not ended: for who has proved it before. Raises `InvalidKey`."""
+        """The key that a prefix names, if it has not ended: for who has proved it before. Raises `InvalidKey`, `InvalidUsage`."""
+        check_text("prefix", prefix)
         async with self._pool.connection() as conn:
             kept = await api_keys.find_key(conn, prefix)
         if kept is None or not kept.key.lives_at(self._now()):

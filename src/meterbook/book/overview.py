@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 from meterbook.book.access import LedgerAccess
-from meterbook.core.entries import check_entity
+from meterbook.core.arguments import check_limit, check_moment, check_whole
+from meterbook.core.entries import check_entity, check_text
 from meterbook.core.ledgers import StripeEventState
 from meterbook.core.overviews import ListedCharge, ListedPeriod, Overview, Troubles
+from meterbook.errors import InvalidUsage, Problem
 from meterbook.operations.doctor import examine_ledger
 from meterbook.operations.read_usage import read_usage
 from meterbook.postgres import overview, reading, stripe_events
@@ -13,6 +15,9 @@ from meterbook.postgres import overview, reading, stripe_events
 DAYS = 30
 LARGEST = 10
 ROWS_MAX = 50
+DAYS_MAX = 366
+LIMIT_MAX = 1000
+ID_MAX = 2**63 - 1
 
 
 class OverviewCalls(LedgerAccess):
@@ -20,6 +25,8 @@ class OverviewCalls(LedgerAccess):
 
     async def overview(self, *, days: int = DAYS, largest: int = LARGEST) -> Overview:
         """Sums over the running periods, spend by day, what waits, and the reports of those that used most."""
+        check_whole("days", days, 1, DAYS_MAX)
+        check_whole("largest", largest, 1, LIMIT_MAX)
         at = self._at()
         without_overage = [plan.code for plan in self._catalog.plans if not plan.has_overage]
         async with self._pool.connection() as conn:
@@ -45,7 +52,9 @@ class OverviewCalls(LedgerAccess):
             )
 
     async def find_entities(self, text: str, *, limit: int = ROWS_MAX) -> list[str]:
-        """Payers whose id begins with `text`, the shortest first."""
+        """Payers whose id begins with `text`, the shortest first. Raises `InvalidUsage`."""
+        check_text("text", text)
+        check_limit(limit, LIMIT_MAX)
         async with self._pool.connection() as conn:
             return await overview.find_names(conn, text, limit)
 
@@ -58,10 +67,25 @@ class OverviewCalls(LedgerAccess):
         self, *, state: str | None = None, before: tuple[datetime, int] | None = None, limit: int = ROWS_MAX
     ) -> list[ListedPeriod]:
         """Dated periods of all payers, the latest end first; `before`: the (end, id) of the last one of the page before."""
+        check_limit(limit, LIMIT_MAX)
+        if state is not None:
+            check_text("state", state)
+        if before is not None:
+            _check_place(before)
         async with self._pool.connection() as conn:
             return await overview.list_all_periods(conn, limit, state, before, self._at())
 
     async def all_charges(self, *, before: int | None = None, limit: int = ROWS_MAX) -> list[ListedCharge]:
-        """Charges of all payers, newest first; `before`: a charge's id, for the next page."""
+        """Charges of all payers, newest first; `before`: a charge's id, for the next page. Raises `InvalidUsage`."""
+        check_limit(limit, LIMIT_MAX)
+        if before is not None:
+            check_whole("before", before, 0, ID_MAX)
         async with self._pool.connection() as conn:
             return await overview.list_all_charges(conn, limit, before)
+
+
+def _check_place(before: object) -> None:
+    if not isinstance(before, tuple) or len(before) != 2:  # noqa: PLR2004  an end and an id
+        raise InvalidUsage([Problem(None, "before", "invalid_cursor", "pass the end and the id of a period, or None")])
+    check_moment("before", before[0])
+    check_whole("before", before[1], 0, ID_MAX)

@@ -64,7 +64,8 @@ class KeyCalls(LedgerAccess):
             return know_key(conn, text, self._at())
 
     def living_key(self, prefix: str) -> ApiKey:
-        """The key that a prefix names, if it has not ended: for who has proved it before. Raises `InvalidKey`."""
+        """The key that a prefix names, if it has not ended: for who has proved it before. Raises `InvalidKey`, `InvalidUsage`."""
+        check_text("prefix", prefix)
         with self._pool.connection() as conn:
             kept = api_keys.find_key(conn, prefix)
         if kept is None or not kept.key.lives_at(self._now()):
