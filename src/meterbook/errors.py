@@ -388,6 +388,11 @@ class StripeRefused(InvalidRequest):
 
     code = "stripe_refused"
 
+    def __init__(self, message: str | None = None, *, is_answer: bool = False) -> None:
+        super().__init__(message)
+        self.is_answer = is_answer
+        """To a call with an idempotency key, for which Stripe may repeat it for a day."""
+
 
 class CardDeclined(MeterbookError):
     """The card was declined: the invoice stays open, and Stripe tries again."""
@@ -403,4 +408,4 @@ class StripeUnavailable(Unavailable):
     def __init__(self, message: str | None = None, *, is_answer: bool = False) -> None:
         super().__init__(message)
         self.is_answer = is_answer
-        """A server error, which Stripe repeats for the same idempotency key for a day."""
+        """A server error to a call with an idempotency key, for which Stripe repeats it for a day."""

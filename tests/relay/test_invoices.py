@@ -87,6 +87,21 @@ async def test_a_call_that_arrives_late_makes_no_second_invoice(shop: Shop, book
     assert (row.state, shop.invoices()) == ("delivered", [PAID])
 
 
+@pytest.mark.parametrize(("step", "look"), [("create", "/v1/invoices"), ("item", "/v1/invoiceitems")])
+async def test_a_look_that_fails_spends_no_key(shop: Shop, book: Book, step: str, look: str) -> None:
+    """A step is under way and the look for it is answered by a server error: it is sent again under its own key, and so done once."""
+    await shop.charge(dollars=150)
+    late = shop.stripe_server.fails("late", *STEPS[step])
+    shop.stripe_server.fails("error_500_before", "GET", look)
+    for _ in range(3):
+        await book.relay()
+        shop.pass_time(timedelta(seconds=10))
+    late.released.set()
+    row = await shop.until_settled()
+    assert (row.state, shop.invoices()) == ("delivered", [PAID])
+    assert len({each.key for each in shop.stripe_server.requests if f":{step}:" in (each.key or "")}) == 1
+
+
 @pytest.mark.parametrize("step", ["create", "item"])
 async def test_a_key_that_stripe_has_forgotten_makes_no_second_one(shop: Shop, step: str) -> None:
     """For 30 hours nothing is answered, though it was done: then it is looked up. Sent again under its old key, it would be done again."""

@@ -174,6 +174,17 @@ async def test_a_change_while_the_last_one_is_under_way_is_sent_too(team: Team, 
     assert {row.state for row in await team.book.deliveries("organization:o")} == {"delivered"}
 
 
+async def test_a_card_that_refuses_more_seats_is_asked_again(team: Team) -> None:
+    """The relay goes on: the row is put off with the reason, tried again, and delivered when the card pays."""
+    team.shop.stripe_server.fails("card_error_402", "POST", "/v1/subscriptions/*")
+    await team.book.set_seats("own", 7)
+    assert (await team.book.relay()).postponed == 1
+    row = await team.shop.delivery("seats")
+    assert (row.state, row.note) == ("due", "card_declined: Your card was declined.")
+    await team.deliver()
+    assert (team.quantity, (await team.shop.delivery("seats")).state) == (7, "delivered")
+
+
 async def test_what_stripe_has_already_is_not_sent(team: Team) -> None:
     """Nothing to say: no call that changes anything."""
     await team.wants(5)

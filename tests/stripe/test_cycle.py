@@ -103,6 +103,30 @@ async def test_of_one_second_stripe_is_asked(stage: tuple[Stage, str], database_
     assert query(database_url, "select seats from meterbook.subscription") == [(2,)]
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_changed_after_an_event_of_the_same_second_does_not_count_from_it(
+    stage: tuple[Stage, str], database_url: str, is_late: bool
+) -> None:
+    """Two events of one second in June, heard at once or after seats were added in July: June's included is June's, and so is its bill."""
+    play, subscription = stage
+    for text in ("1", "2"):
+        play.client.v1.subscriptions.update(subscription, {"metadata": {"said": text}})
+    if not is_late:
+        await play.hear()
+    play.clock.now = utc(2026, 6, 2)
+    await lump(play.book, "u", "100.25")
+    play.clock.now = P2[0] + timedelta(minutes=10)
+    play.server.advance(play.clock.now)
+    item = play.client.v1.subscriptions.retrieve(subscription)["items"].data[0].id
+    more: Any = {"items": [{"id": item, "quantity": 9}], "proration_behavior": "none"}
+    play.client.v1.subscriptions.update(subscription, more)
+    await play.hear()
+    await play.go_to(P2[0] + timedelta(hours=2))
+    assert play.invoices() == [(7_000, "paid")]
+    periods = "select seats, state from meterbook.billing_period where kind = 'dated' order by starts_at"
+    assert query(database_url, periods) == [(1, "closed"), (9, "open")]
+
+
 async def test_a_stripe_that_does_not_answer_leaves_the_event_waiting(
     stage: tuple[Stage, str], database_url: str
 ) -> None:

@@ -18,7 +18,7 @@ from tests.bills import alerts, lump
 from tests.conftest import Clock
 from tests.ledger import P1, P2, count, query, utc, windows
 from tests.postgres.test_roles import login
-from tests.stripe.hooks import ACCOUNT, Subscription, Thing, body_of, deliver, event, invoice, priced, signed
+from tests.stripe.hooks import ACCOUNT, Subscription, Thing, body_of, deliver, event, invoice, line, priced, signed
 
 START = P1[0]
 
@@ -325,6 +325,18 @@ async def test_prorations_name_no_period(book: Book, clock: Clock, database_url:
     said["lines"]["data"][1]["period"]["start"] = int(utc(2026, 6, 15).timestamp())
     await deliver(book, event("invoice.finalized", said, clock.now))
     assert windows(database_url, "user:u") == [P1]
+
+
+async def test_an_add_on_by_the_year_makes_no_period_of_a_year(book: Book, clock: Clock, database_url: str) -> None:
+    """One subscription, two lines in its renewal's invoice: the plan's by the month, an add-on's by the year. The period is the month."""
+    clock.now = P1[0]
+    subscription = Subscription("sub_u", "user:u")
+    await deliver(book, subscription.event("created", P1[0]))
+    clock.now, subscription.window = P2[0], P2
+    renewal = invoice("in_renewal", subscription)
+    renewal["lines"]["data"].append(line("il_add_on", subscription, (P2[0], utc(2027, 7, 1)), 9_900))
+    await deliver(book, event("invoice.finalized", renewal, P2[0]))
+    assert windows(database_url, "user:u") == [P1, P2]
 
 
 async def test_a_trial_that_ends_is_followed_by_its_own_period(book: Book, clock: Clock, database_url: str) -> None:

@@ -16,6 +16,7 @@ Kind = Literal[
     "rate_limit_429",
     "lock_timeout_429",  # another request or process holds the object: nothing done, nothing kept
     "conflict_409",
+    "card_error_402",  # a card is asked for money and refuses: nothing done
     "error_500_before",  # nothing done, but the 500 is kept under the key
     "error_500_after",  # done, and the 500 is kept under the key
     "declined",  # the bank refuses this once, whatever the card
@@ -34,6 +35,7 @@ REFUSALS = {
         "This object cannot be accessed right now because another API request or Stripe process is currently accessing it.",
         "lock_timeout",
     ),
+    "card_error_402": (402, "card_error", "Your card was declined.", "card_declined"),
     "conflict_409": (
         409,
         "idempotency_error",

@@ -1,9 +1,10 @@
 """Delivers what the outbox says: a charge becomes one invoice, whatever dies in between (BEHAVIOUR §11).
 
-Before each step it is written down that the step begins, and what those before it made. What an interrupted step made is looked up by our
-metadata; if nothing is seen it may still be under way, so it is sent again under its own idempotency key, which Stripe answers with what it
-did the first time. The key changes only when Stripe would not do it any more: when it has forgotten the key, or has answered with a
-server error, which it repeats for a day. Nothing is called while a transaction is open. Who lost a lease can't write anything down.
+Before each step it is written down that the step begins, and what those before it made. What an interrupted step made is looked up by
+our metadata; if nothing is seen it may still be under way, so it is sent again under its own idempotency key, which Stripe answers with
+what it did the first time. The key changes only when Stripe would not do it any more: when it has forgotten the key, or has answered
+the step itself with an error, which it repeats for a day; what a look is answered says nothing of its step. Nothing is called while a
+transaction is open. Who lost a lease can't write anything down.
 """
 
 from collections import Counter
@@ -64,10 +65,12 @@ class Relay:
             return await self._deliver_kind(delivery)
         except LeaseLost:
             return "lost"
-        except StripeUnavailable as error:
+        except (StripeUnavailable, StripeRefused) as error:
             return await self._postpone(delivery, str(error), is_stuck=error.is_answer)
-        except (StripeRefused, UnknownPlan, BadEvent) as error:
+        except CardDeclined as error:
             return await self._postpone(delivery, str(error), is_stuck=True)
+        except (UnknownPlan, BadEvent) as error:
+            return await self._postpone(delivery, str(error), is_stuck=False)
 
     async def _deliver_kind(self, delivery: Delivery) -> str:
         if delivery.kind == "charge" and self.gateway is not None:

@@ -22,7 +22,7 @@ ROWS_SHOWN = 100
 OutboxEntity = Annotated[
     str | None, typer.Argument(metavar="[ENTITY]", help="Only this one's; else all.", show_default=False)
 ]
-Limit = Annotated[int, typer.Option(help="How many of the newest.", min=1, max=10_000)]
+Limit = Annotated[int, typer.Option(help="How many of the newest.", min=1, max=1000)]
 
 
 @command(app, "outbox")

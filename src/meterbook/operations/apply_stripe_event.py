@@ -130,7 +130,9 @@ async def _put(conn: AsyncConnection[Any], event: Event, said: PutSubscription, 
     await _check_named(conn, said, known)
     seen = None if known.seen_at is None else Order(known.seen_at, known.seen_rank, known.seen_event)
     if seen is not None and said.order.is_tied_with(seen) and means.can_look:
-        return await _put_newest(conn, _as_fetched(event, said, means), known, means)
+        fetched = _as_fetched(event, said, means)
+        await _put_past(conn, said, known, means)
+        return await _put_newest(conn, fetched, known, means)
     if seen is None or said.order.is_newer_than(seen):
         return await _put_newest(conn, said, known, means)
     await _put_past(conn, said, known, means)
@@ -144,14 +146,20 @@ async def _concerns_nobody(conn: AsyncConnection[Any], event: Event) -> Outcome:
 
 
 def _as_fetched(event: Event, said: PutSubscription, means: Means) -> PutSubscription:
-    """Of two events of one second Stripe alone knows the later: the subscription as it is now. Raises `LookNeeded`."""
+    """Of two events of one second Stripe alone knows the later: the subscription as it is now. Raises `LookNeeded`.
+
+    What is otherwise than the event says has changed since, perhaps in a later period: it counts from now on, and from its own event's time
+    when that arrives.
+    """
     found = means.looked.get(said.subscription)
     if found is None:
         raise LookNeeded("subscription", said.subscription)
     (fetched,) = effects_of(replace(event, object=found), means.catalog)
     if not isinstance(fetched, PutSubscription):
         raise TypeError(f"{event.kind} is about a subscription")
-    return fetched
+    if fetched.has_ended or fetched.holds_as(said):
+        return fetched
+    return replace(fetched, effective_at=None)
 
 
 async def _put_newest(

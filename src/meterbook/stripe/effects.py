@@ -49,7 +49,7 @@ class OwnerSaid:
 class PutSubscription:
     """A subscription as an event says it is. `named`: which of ours its metadata say it is.
 
-    `effective_at`: since when; `monthly_price`: of a contract, the limit that it stores.
+    `effective_at`: since when, None: from now on; `monthly_price`: of a contract, the limit that it stores.
     """
 
     subscription: str
@@ -69,7 +69,12 @@ class PutSubscription:
     cancel_at_period_end: bool
     cancel_at: datetime | None
     currency: str
-    effective_at: datetime
+    effective_at: datetime | None
+
+    def holds_as(self, other: "PutSubscription") -> bool:
+        """Whether both say the same plan, seats, status, period and owner."""
+        mine, theirs = ((each.plan, each.seats, each.status, each.starts_at, each.owner.text) for each in (self, other))
+        return mine == theirs
 
     @property
     def is_entitled(self) -> bool:

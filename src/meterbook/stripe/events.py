@@ -135,7 +135,9 @@ def _looked_at(invoice: Fields) -> Iterator[Effect]:
     if invoice.find_text("billing_reason") == "subscription_cycle":
         periods = [period for _, period in _lines_of(invoice, subscription, proration=False)]
         if periods:
-            yield RenewPeriod(subscription, *max(periods))
+            starts_at = max(start for start, _ in periods)
+            # an add-on of the same subscription may be by the year, where the plan is by the month
+            yield RenewPeriod(subscription, starts_at, min(end for start, end in periods if start == starts_at))
     yield LookAtCloses(subscription)
 
 

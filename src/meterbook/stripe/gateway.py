@@ -105,7 +105,7 @@ class StripeGateway:
             "description": asked.description,
             "metadata": asked.metadata,
         }
-        with outcomes():
+        with outcomes(is_keyed=True):
             return str(self._client.invoices.create(params, _keyed(key)).id)
 
     def add_item(self, asked: InvoiceAsked, invoice: str, key: str) -> str:
@@ -117,17 +117,17 @@ class StripeGateway:
             "description": asked.description,
             "metadata": asked.metadata,
         }
-        with outcomes():
+        with outcomes(is_keyed=True):
             return str(self._client.invoice_items.create(params, _keyed(key)).id)
 
     def finalize_invoice(self, invoice: str, key: str) -> InvoiceSeen:
         """From here on Stripe goes on by itself: it tries again to be paid, and tells by webhook."""
-        with outcomes():
+        with outcomes(is_keyed=True):
             return _seen(self._client.invoices.finalize_invoice(invoice, {"auto_advance": True}, _keyed(key)))
 
     def pay_invoice(self, invoice: str, key: str) -> InvoiceSeen:
         """Raises `CardDeclined`: the invoice stays open, and Stripe tries again."""
-        with outcomes():
+        with outcomes(is_keyed=True):
             return _seen(self._client.invoices.pay(invoice, {}, _keyed(key)))
 
     def retrieve_invoice(self, invoice: str) -> InvoiceSeen:
@@ -162,7 +162,7 @@ class StripeGateway:
             "payment_method": payment_method,
             "invoice_settings": {"default_payment_method": payment_method},
         }
-        with outcomes():
+        with outcomes(is_keyed=True):
             made = self._client.customers.create(params, _keyed(key))
             return CustomerMade(str(made.id), bool(made.livemode))
 
@@ -212,8 +212,8 @@ class StripeGateway:
 
 
 @contextmanager
-def outcomes() -> Iterator[None]:
-    """The SDK's errors as ours."""
+def outcomes(*, is_keyed: bool = False) -> Iterator[None]:
+    """The SDK's errors as ours. Who is turned away at the door, by the API key, was not answered under the idempotency key."""
     import stripe
 
     try:
@@ -221,11 +221,12 @@ def outcomes() -> Iterator[None]:
     except stripe.CardError as error:
         raise CardDeclined(f"{error.code}: {error.user_message}") from error
     except (stripe.InvalidRequestError, stripe.AuthenticationError, stripe.PermissionError) as error:
-        raise StripeRefused(f"{type(error).__name__}: {error.user_message}") from error
+        is_answer = is_keyed and isinstance(error, stripe.InvalidRequestError)
+        raise StripeRefused(f"{type(error).__name__}: {error.user_message}", is_answer=is_answer) from error
     except stripe.StripeError as error:
         status = error.http_status or 0
         what = f"{type(error).__name__}: {error.user_message or status}"
-        raise StripeUnavailable(what, is_answer=status >= SERVER_ERROR) from error
+        raise StripeUnavailable(what, is_answer=is_keyed and status >= SERVER_ERROR) from error
 
 
 def _keyed(key: str) -> dict[str, str]:
