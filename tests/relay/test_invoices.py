@@ -320,3 +320,18 @@ async def _die_before_statement(book: Book, number: int) -> None:
             await book.relay()
     finally:
         pool.connection = real  # type: ignore[method-assign]
+
+
+async def test_a_draft_that_was_deleted_at_stripe_is_made_again_when_told_so(shop: Shop, book: Book) -> None:
+    """Dead letter; a plain redrive dies again, since another account's key would look the same; told that it is gone, one new invoice."""
+    await shop.charge(dollars=150)
+    shop.stripe_server.fails("reset_before", *STEPS["item"])
+    await book.relay()
+    (draft,) = shop.stripe_server.things("invoice")
+    shop.stripe_server.client().v1.invoices.delete(draft["id"])
+    row = await shop.until_settled()
+    assert row.state == "dead"
+    assert await book.redrive(row.id)
+    assert (await shop.until_settled()).state == "dead"
+    assert await book.redrive(row.id, invoice_is_gone=True)
+    assert ((await shop.until_settled()).state, shop.invoices()) == ("delivered", [PAID])

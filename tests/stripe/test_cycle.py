@@ -238,3 +238,23 @@ async def test_dunning_to_the_end(stage: tuple[Stage, str], database_url: str) -
     assert play.invoices() == [(12_000, "open")]
     assert (await play.book.check("u")).code == "payment_failed"
     await check_books(play.book, database_url)
+
+
+async def test_an_invoice_that_is_not_paid_blocks_who_was_charged(stage: tuple[Stage, str], database_url: str) -> None:
+    """I1, §11: the subscription has passed to the organization; the person's last charge is declined, and the person is blocked."""
+    play, subscription = stage
+    await play.book.put_organization("acme", owner="boss")
+    await play.go_to(utc(2026, 6, 2))
+    await lump(play.book, "u", "100.25")
+    await play.go_to(utc(2026, 6, 10))
+    passed_on = {"billing_entity": "organization:acme"}
+    play.client.v1.subscriptions.update(subscription, {"metadata": passed_on})
+    await play.hear()
+    play.server.fails("declined", "POST", "/v1/invoices/*/pay")
+    await play.go_to(utc(2026, 6, 10, 2))
+    blocked = (
+        "select e.kind, b.reason from meterbook.entity_block b join meterbook.billing_entity e on e.id = b.entity_id"
+    )
+    assert query(database_url, blocked) == [("user", "payment_failed")]
+    assert (await play.book.check("boss")).allowed
+    await check_books(play.book, database_url)

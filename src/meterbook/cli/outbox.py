@@ -45,11 +45,15 @@ async def dead_letters(session: Session, entity: OutboxEntity = None, limit: Lim
 
 @command(app, "redrive")
 async def redrive(
-    session: Session, row: Annotated[int, typer.Argument(metavar="ID", help="The row's number in the outbox.")]
+    session: Session,
+    row: Annotated[int, typer.Argument(metavar="ID", help="The row's number in the outbox.")],
+    gone: Annotated[
+        bool, typer.Option("--invoice-is-gone", help="Its draft was deleted at Stripe: another invoice is made.")
+    ] = False,
 ) -> Exit:
     """Send a dead letter again, from the step where it stopped; what was made at Stripe before is found, not made twice."""
     async with open_book(session) as book:
-        again = await book.redrive(row)
+        again = await book.redrive(row, invoice_is_gone=gone)
     if session.json:
         print(json_text({"id": row, "due": again}))
     else:

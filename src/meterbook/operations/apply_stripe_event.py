@@ -329,7 +329,8 @@ async def _block(
 ) -> Outcome:
     if isinstance(effect, BlockForInvoice):
         reason, reference = "payment_failed", effect.invoice
-        owners = await _owners(conn, reference, subscription=effect.subscription)
+        debtors = await stripe_events.list_debtors(conn, reference)
+        owners = debtors or await _owners(conn, reference, subscription=effect.subscription)
     else:
         reason, reference = "dispute", effect.dispute
         owners = await _owners(conn, reference, customer=_customer_of(effect, means))

@@ -66,11 +66,14 @@ async def bury_delivery(conn: AsyncConnection[Any], delivery: Delivery, note: st
     return bool(await _said(conn, "bury_delivery", delivery, {"note": note, "at": at}))
 
 
-async def redrive_delivery(conn: AsyncConnection[Any], outbox_id: int, at: datetime | None) -> str:
+async def redrive_delivery(
+    conn: AsyncConnection[Any], outbox_id: int, at: datetime | None, *, invoice_is_gone: bool
+) -> str:
     """`due`, `not_dead` or `unknown`."""
     with refusals():
         async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL["redrive_delivery"], {"id": outbox_id, "at": at})
+            arguments = {"id": outbox_id, "at": at, "invoice_is_gone": invoice_is_gone}
+            await cursor.execute(SQL["redrive_delivery"], arguments)
             (outcome,) = await cursor.fetchone() or ("unknown",)
     return str(outcome)
 

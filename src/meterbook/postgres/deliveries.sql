@@ -14,7 +14,7 @@ select meterbook.postpone_delivery(%(id)s, %(lease)s, %(note)s, %(delay)s, %(is_
 select meterbook.bury_delivery(%(id)s, %(lease)s, %(note)s, %(at)s::timestamptz)
 
 -- name: redrive_delivery
-select meterbook.redrive_delivery(%(id)s, %(at)s::timestamptz)
+select meterbook.redrive_delivery(%(id)s, %(at)s::timestamptz, %(invoice_is_gone)s)
 
 -- name: sum_seats_paid
 select meterbook.seats_paid(%(subscription)s, %(since)s::timestamptz)

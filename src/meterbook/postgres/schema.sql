@@ -735,6 +735,15 @@ CREATE FUNCTION meterbook.day_in(occurred timestamp with time zone, starts times
   select floor(extract(epoch from least(greatest(occurred, starts) - starts, ends - starts - interval '1 microsecond')) / 86400)::integer
 $$;
 
+CREATE FUNCTION meterbook.debtors_of_invoice(the_invoice text) RETURNS bigint[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+  -- Whose charge an invoice of ours asks for: who was charged (I1), also where the subscription has passed to another owner since.
+  select coalesce(array_agg(distinct o.entity_id order by o.entity_id), '{}')
+  from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id and o.kind = 'charge' where d.invoice = the_invoice
+$$;
+
 CREATE FUNCTION meterbook.decide_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2676,14 +2685,18 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone, invoice_is_gone boolean DEFAULT false) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
--- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
+-- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again. `invoice_is_gone`: somebody deleted the draft at Stripe,
+-- so that its id leads nowhere: the invoice is looked for by its metadata, and made under a new key if there is none.
 declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
-  update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
+  update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null,
+    invoice = case when not invoice_is_gone then d.invoice end, item = case when not invoice_is_gone then d.item end,
+    step = case when invoice_is_gone then 'create' else d.step end, step_since = case when not invoice_is_gone then d.step_since end,
+    round = d.round + invoice_is_gone::integer
   where d.outbox_id = the_id and d.state = 'dead';
   return case when found then 'due' when exists (select from meterbook.outbox_delivery d where d.outbox_id = the_id) then 'not_dead' else 'unknown' end;
 end $$;
@@ -4470,6 +4483,8 @@ CREATE INDEX outbox_delivery_dead ON meterbook.outbox_delivery USING btree (outb
 
 CREATE INDEX outbox_delivery_due ON meterbook.outbox_delivery USING btree (due_at) WHERE (state = ANY (ARRAY['due'::text, 'leased'::text]));
 
+CREATE INDEX outbox_delivery_of_invoice ON meterbook.outbox_delivery USING btree (invoice) WHERE (invoice IS NOT NULL);
+
 CREATE INDEX stripe_event_by_time ON meterbook.stripe_event USING btree (received_at);
 
 CREATE INDEX stripe_event_waiting ON meterbook.stripe_event USING btree (created_at, id) WHERE (state = ANY (ARRAY['pending'::text, 'failed'::text]));
@@ -4723,6 +4738,10 @@ REVOKE ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, start
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.day_in(occurred timestamp with time zone, starts timestamp with time zone, ends timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.debtors_of_invoice(the_invoice text) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.debtors_of_invoice(the_invoice text) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.debtors_of_invoice(the_invoice text) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.decide_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
@@ -5065,9 +5084,9 @@ REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], 
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_writer;
-GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone) TO meterbook_importer;
+REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone, invoice_is_gone boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone, invoice_is_gone boolean) TO meterbook_writer;
+GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone, invoice_is_gone boolean) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.refusal(actor text, occurred_at timestamp with time zone, workspace text, entity text, asked_period bigint, attributed bigint, called text, at timestamp with time zone) FROM PUBLIC;
 

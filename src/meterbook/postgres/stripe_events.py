@@ -72,6 +72,12 @@ async def lock_subscription(
     return known
 
 
+async def list_debtors(conn: AsyncConnection[Any], invoice: str) -> list[int]:
+    """Entities whose charge an invoice of ours asks for; none for an invoice of Stripe's own making."""
+    found: list[int] = await change(conn, "list_debtors", {"invoice": invoice})
+    return found
+
+
 async def list_owners(
     conn: AsyncConnection[Any], *, subscription: str | None = None, customer: str | None = None
 ) -> list[int]:

@@ -57,6 +57,9 @@ select meterbook.user_is_known(%(user)s)
 -- name: list_owners
 select meterbook.owners_at_stripe(%(subscription)s::text, %(customer)s::text)
 
+-- name: list_debtors
+select meterbook.debtors_of_invoice(%(invoice)s)
+
 -- name: block
 select meterbook.block_by_stripe(%(entity_id)s, %(reason)s, %(reference)s, %(event)s, %(at)s::timestamptz)
 

@@ -26,6 +26,7 @@ create table meterbook.outbox_delivery (
   constraint outbox_delivery_settled_at_its_end check ((state in ('delivered', 'dead')) = (settled_at is not null))
 );
 create index outbox_delivery_due on meterbook.outbox_delivery (due_at) where state in ('due', 'leased');
+create index outbox_delivery_of_invoice on meterbook.outbox_delivery (invoice) where invoice is not null;
 create index outbox_delivery_dead on meterbook.outbox_delivery (outbox_id) where state = 'dead';
 create sequence meterbook.outbox_lease;
 comment on table meterbook.outbox_delivery is 'What became of each outbox row. due_at: the next try, or the end of the lease. note: the last error, or what came of it.';
@@ -138,12 +139,16 @@ begin
   return true;
 end $$;
 
-create function meterbook.redrive_delivery(the_id bigint, at timestamptz default null) returns text
+create function meterbook.redrive_delivery(the_id bigint, at timestamptz default null, invoice_is_gone boolean default false) returns text
 language plpgsql security definer set search_path = meterbook, pg_temp as $$
--- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again.
+-- due | not_dead | unknown. It goes on at the step where it stopped, and may try for as long again. `invoice_is_gone`: somebody deleted the draft at Stripe,
+-- so that its id leads nowhere: the invoice is looked for by its metadata, and made under a new key if there is none.
 declare moment timestamptz := coalesce(meterbook.permitted(at), clock_timestamp());
 begin
-  update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null
+  update meterbook.outbox_delivery d set state = 'due', due_at = moment, attempts = 0, first_try_at = null, settled_at = null,
+    invoice = case when not invoice_is_gone then d.invoice end, item = case when not invoice_is_gone then d.item end,
+    step = case when invoice_is_gone then 'create' else d.step end, step_since = case when not invoice_is_gone then d.step_since end,
+    round = d.round + invoice_is_gone::integer
   where d.outbox_id = the_id and d.state = 'dead';
   return case when found then 'due' when exists (select from meterbook.outbox_delivery d where d.outbox_id = the_id) then 'not_dead' else 'unknown' end;
 end $$;

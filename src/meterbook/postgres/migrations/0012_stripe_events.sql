@@ -290,6 +290,13 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   select coalesce(array_agg(distinct o.owner_id order by o.owner_id), '{}') from (select * from own union select * from paying) o
 $$;
 
+create function meterbook.debtors_of_invoice(the_invoice text) returns bigint[]
+language sql stable security definer set search_path = meterbook, pg_temp as $$
+  -- Whose charge an invoice of ours asks for: who was charged (I1), also where the subscription has passed to another owner since.
+  select coalesce(array_agg(distinct o.entity_id order by o.entity_id), '{}')
+  from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id and o.kind = 'charge' where d.invoice = the_invoice
+$$;
+
 -- ------------------------------------------------------------------------------------------------------------------------ blocks
 
 create function meterbook.block_by_stripe(the_entity bigint, reason text, reference text, event text, at timestamptz default null) returns boolean
@@ -334,6 +341,6 @@ revoke all on all functions in schema meterbook from public;
 grant execute on function
   meterbook.store_stripe_event, meterbook.lock_stripe_event, meterbook.finish_stripe_event, meterbook.stripe_event_body, meterbook.stripe_events,
   meterbook.unsettled_stripe_events, meterbook.erase_stripe_event, meterbook.lock_stripe_subscription, meterbook.note_stripe_subscription, meterbook.disown_cancellation,
-  meterbook.note_past_terms, meterbook.note_invoiced_period, meterbook.end_stripe_subscription, meterbook.organization_is_known, meterbook.user_is_known, meterbook.owners_at_stripe,
+  meterbook.note_past_terms, meterbook.note_invoiced_period, meterbook.end_stripe_subscription, meterbook.organization_is_known, meterbook.user_is_known, meterbook.owners_at_stripe, meterbook.debtors_of_invoice,
   meterbook.block_by_stripe, meterbook.settle_at_stripe, meterbook.tell_proration
   to meterbook_writer, meterbook_importer;

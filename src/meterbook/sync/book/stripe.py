@@ -4,7 +4,7 @@
 from typing import Any
 
 from meterbook.book.in_thread_threads import in_thread
-from meterbook.core.arguments import check_limit
+from meterbook.core.arguments import check_flag, check_limit
 from meterbook.core.entries import check_text
 from meterbook.core.ledgers import DeliveryState, Relayed, StripeApplied, StripeEventState
 from meterbook.errors import (
@@ -110,10 +110,14 @@ class StripeCalls(LedgerAccess):
             entity_id = None if entity is None else self._entity_id(conn, entity)
             return billing.list_deliveries(conn, entity_id, state, limit)
 
-    def redrive(self, outbox_id: int) -> bool:
-        """Sends a dead letter again, from the step where it stopped. False: it is not dead. Raises `UnknownDelivery`."""
+    def redrive(self, outbox_id: int, *, invoice_is_gone: bool = False) -> bool:
+        """Sends a dead letter again, from the step where it stopped. False: it is not dead. Raises `UnknownDelivery`.
+
+        `invoice_is_gone`: somebody deleted the draft at Stripe. It is looked for once more, and another one made if there is none.
+        """
+        check_flag("invoice_is_gone", invoice_is_gone)
         with self._pool.connection() as conn:
-            outcome = deliveries.redrive_delivery(conn, outbox_id, self._at())
+            outcome = deliveries.redrive_delivery(conn, outbox_id, self._at(), invoice_is_gone=invoice_is_gone)
         if outcome == "unknown":
             raise UnknownDelivery(f"the outbox has no row {outbox_id}")
         return outcome == "due"

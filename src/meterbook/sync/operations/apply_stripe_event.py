@@ -324,7 +324,8 @@ def _owners(
 def _block(conn: Connection[Any], event: Event, effect: BlockForInvoice | BlockForDispute, means: Means) -> Outcome:
     if isinstance(effect, BlockForInvoice):
         reason, reference = "payment_failed", effect.invoice
-        owners = _owners(conn, reference, subscription=effect.subscription)
+        debtors = stripe_events.list_debtors(conn, reference)
+        owners = debtors or _owners(conn, reference, subscription=effect.subscription)
     else:
         reason, reference = "dispute", effect.dispute
         owners = _owners(conn, reference, customer=_customer_of(effect, means))

@@ -67,11 +67,12 @@ def bury_delivery(conn: Connection[Any], delivery: Delivery, note: str, at: date
     return bool(_said(conn, "bury_delivery", delivery, {"note": note, "at": at}))
 
 
-def redrive_delivery(conn: Connection[Any], outbox_id: int, at: datetime | None) -> str:
+def redrive_delivery(conn: Connection[Any], outbox_id: int, at: datetime | None, *, invoice_is_gone: bool) -> str:
     """`due`, `not_dead` or `unknown`."""
     with refusals():
         with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL["redrive_delivery"], {"id": outbox_id, "at": at})
+            arguments = {"id": outbox_id, "at": at, "invoice_is_gone": invoice_is_gone}
+            cursor.execute(SQL["redrive_delivery"], arguments)
             (outcome,) = cursor.fetchone() or ("unknown",)
     return str(outcome)
 

@@ -71,6 +71,12 @@ def lock_subscription(
     return known
 
 
+def list_debtors(conn: Connection[Any], invoice: str) -> list[int]:
+    """Entities whose charge an invoice of ours asks for; none for an invoice of Stripe's own making."""
+    found: list[int] = change(conn, "list_debtors", {"invoice": invoice})
+    return found
+
+
 def list_owners(conn: Connection[Any], *, subscription: str | None = None, customer: str | None = None) -> list[int]:
     """Entities: whose subscription it is, or whose subscriptions a customer at Stripe pays."""
     found: list[int] = change(conn, "list_owners", {"subscription": subscription, "customer": customer})
