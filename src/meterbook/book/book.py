@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
-from meterbook.book.access import Clock, LedgerPool, inside
+from meterbook.book.access import Clock, LedgerPool, Opened, inside
 from meterbook.book.billing import BillingCalls
 from meterbook.book.cutover import CutoverCalls
 from meterbook.book.group_commit_asyncio import GroupCommit
@@ -151,7 +151,7 @@ async def _open_at(
                 )
             check_ledger(await find_settled(conn), plans.currency, plans.free_period)
             await compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(pool, plans, clock, engine, billing=billing, stripe=stripe)
+        book = Book(Opened(pool, plans, clock, engine, billing, stripe))
         yield book
         await book.drain()
     finally:
@@ -165,17 +165,8 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
     with a stable `code`, and says by `retryable` whether the same call may succeed later.
     """
 
-    def __init__(
-        self,
-        pool: LedgerPool,
-        catalog: Catalog,
-        clock: Clock | None,
-        engine: str,
-        *,
-        billing: bool = True,
-        stripe: StripeAccount | None = None,
-    ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
         self._group_commit = GroupCommit(self._write_group)
         self._copies: bool | None = None
         self._repeats_seen = False

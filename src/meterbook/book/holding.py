@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from psycopg import AsyncConnection
 
-from meterbook.book.access import Clock, LedgerAccess, LedgerPool, inside
+from meterbook.book.access import LedgerAccess, Opened, inside
 from meterbook.book.groups import GROUP_KEY_WAIT_MS
 from meterbook.book.lanes_asyncio import Lanes
 from meterbook.core.admission import check_failed
@@ -17,7 +17,6 @@ from meterbook.core.arguments import check_limit
 from meterbook.core.entries import check_party
 from meterbook.core.holding import HoldTerms, Placed
 from meterbook.core.ledgers import HoldState
-from meterbook.core.plans import Catalog
 from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
 from meterbook.operations.attribute_usage import ATTEMPTS_MAX, resolve_attribution
 from meterbook.operations.hold_spend import GateBusy, HoldAnswer, HoldIdTaken, check_hold, find_same_hold, hold_spends
@@ -33,7 +32,6 @@ from meterbook.operations.settle_hold import (
     end_holds,
 )
 from meterbook.postgres import holds
-from meterbook.stripe.gateway import StripeAccount
 
 HOLD_TTL_S = 600
 HOLDS_PER_LIST_MAX = 1000
@@ -47,17 +45,8 @@ NOBODYS_FAULT = (LedgerUnavailable, GateBusy)
 class HoldingCalls(LedgerAccess):
     """Money set aside for work that has not finished (BEHAVIOUR §8)."""
 
-    def __init__(
-        self,
-        pool: LedgerPool,
-        catalog: Catalog,
-        clock: Clock | None,
-        engine: str,
-        *,
-        billing: bool = True,
-        stripe: StripeAccount | None = None,
-    ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
         self._holding: Lanes[HoldTerms, Placed | None] = Lanes(self._hold_group, let_go=self._let_go)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}

@@ -11,11 +11,14 @@ from meterbook.core.money import EXACT, ZERO
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
+    """`stands_for`: how many things a term is the sum of that are not below it."""
+
     name: str
     value: Decimal | int | str
     formula: str = ""
     terms: tuple["Derivation", ...] = ()
     note: str = ""
+    stands_for: int = 1
 
 
 class DerivationData(TypedDict):
@@ -67,7 +70,8 @@ def abridged(derivation: Derivation, terms_max: int) -> Derivation:
     rest = derivation.terms[terms_max:]
     if len(rest) > 1:
         amounts = (term.value for term in rest if isinstance(term.value, Decimal))
-        others = Derivation(f"and {len(rest)} others", reduce(EXACT.add, amounts, ZERO))
+        number = sum(term.stands_for for term in rest)
+        others = Derivation(f"and {number:,} others", reduce(EXACT.add, amounts, ZERO), stands_for=number)
         return replace(derivation, terms=(*shown, others))
     return replace(derivation, terms=(*shown, *(abridged(term, terms_max) for term in rest)))
 

@@ -71,7 +71,8 @@ def _rows(rows: Sequence[EntryRow], rows_max: int) -> Iterator[Derivation]:
 def _others(shown: Sequence[EntryRow], entries: int, amount: Decimal) -> Iterator[Derivation]:
     if entries > len(shown):
         rest = reduce(EXACT.subtract, (row.amount for row in shown), amount)
-        yield Derivation("others", rest, note=f"{counted(entries - len(shown))} more")
+        left = entries - len(shown)
+        yield Derivation("others", rest, note=f"{counted(left)} more", stands_for=left)
 
 
 def _late(late: LateSum, rows: Sequence[EntryRow]) -> Derivation:

@@ -10,6 +10,7 @@ from psycopg.rows import args_row, tuple_row
 
 from meterbook.core.api_keys import Act, ApiKey
 from meterbook.core.upkeep import LedgerGauges
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -23,11 +24,7 @@ class KeptKey(NamedTuple):
 
 async def ask(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
     """`statement`: a name of api_keys.sql; gives what it gives."""
-    with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL[statement], arguments)
-            row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return await fetch_value(conn, SQL[statement], arguments)
 
 
 async def find_key(conn: AsyncConnection[Any], prefix: str) -> KeptKey | None:

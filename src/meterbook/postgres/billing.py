@@ -15,6 +15,7 @@ from meterbook.core.give_back import CorrectedDay
 from meterbook.core.ledgers import Charge, DeliveryState, GrantState, MemberCap, OutboxRow
 from meterbook.core.period_facts import PeriodFacts
 from meterbook.postgres.facts import facts_of
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -22,11 +23,7 @@ SQL = statements_beside(__file__)
 
 
 async def _scalar(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL[statement], arguments)
-            row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return await fetch_value(conn, SQL[statement], arguments)
 
 
 async def read_admission(

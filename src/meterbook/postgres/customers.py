@@ -3,9 +3,8 @@
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import scalar_row
 
-from meterbook.postgres.refusals import refusals
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
@@ -13,7 +12,4 @@ SQL = statements_beside(__file__)
 
 async def change_customers(conn: AsyncConnection[Any], statement: str, arguments: dict[str, Any]) -> Any:
     """`statement`: a name of customers.sql; gives what it gives. Raises `UnknownEntity`, `MembershipRefused`, `InvalidUsage`."""
-    with refusals():
-        async with conn.cursor(row_factory=scalar_row) as cursor:
-            await cursor.execute(SQL[statement], arguments)
-            return await cursor.fetchone()
+    return await fetch_value(conn, SQL[statement], arguments)

@@ -9,6 +9,7 @@ from psycopg.rows import args_row, scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from meterbook.core.deliveries import Delivery, Step
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -87,8 +88,4 @@ async def sum_seats_paid(conn: AsyncConnection[Any], subscription: str, since: d
 
 
 async def _said(conn: AsyncConnection[Any], statement: str, delivery: Delivery, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL[statement], {"id": delivery.id, "lease": delivery.lease, **arguments})
-            row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return await fetch_value(conn, SQL[statement], {"id": delivery.id, "lease": delivery.lease, **arguments})

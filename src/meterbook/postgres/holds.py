@@ -7,13 +7,14 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row
 
 from meterbook.core.admission import Party
 from meterbook.core.ledgers import HoldState
 from meterbook.core.period_facts import PeriodFacts
 from meterbook.postgres.arrays import plain_array, text_array
 from meterbook.postgres.facts import facts_of, party_of
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -21,11 +22,7 @@ SQL = statements_beside(__file__)
 
 
 async def _scalar(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL[statement], arguments)
-            row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return await fetch_value(conn, SQL[statement], arguments)
 
 
 @dataclass(frozen=True, slots=True)

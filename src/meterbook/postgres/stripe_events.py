@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row
 
 from meterbook.core.ledgers import StripeEventState
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -41,11 +42,7 @@ class KnownSubscription:
 
 async def change(conn: AsyncConnection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
     """`statement`: a name of stripe_events.sql; gives what it gives."""
-    with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SQL[statement], arguments)
-            row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return await fetch_value(conn, SQL[statement], arguments)
 
 
 async def finish_event(

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -52,26 +53,29 @@ def inside(conn: Connection[Any]) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What `meterbook.open` gives a Book to work with. `engine`: how the server was reached."""
+
+    pool: LedgerPool
+    catalog: Catalog
+    clock: Clock | None
+    engine: str
+    billing: bool
+    stripe: StripeAccount | None
+
+
 class LedgerAccess:
     """Connections are autocommit; a call of several statements opens its own transaction."""
 
-    def __init__(
-        self,
-        pool: LedgerPool,
-        catalog: Catalog,
-        clock: Clock | None,
-        engine: str,
-        *,
-        billing: bool = True,
-        stripe: StripeAccount | None = None,
-    ) -> None:
-        self._pool = pool
-        self._catalog = catalog
-        self._clock = clock
-        self._engine = engine
-        self._billing = billing
-        self._stripe = stripe
-        self._gateway = StripeGateway(stripe) if stripe is not None and stripe.api_key else None
+    def __init__(self, opened: Opened) -> None:
+        self._pool = opened.pool
+        self._catalog = opened.catalog
+        self._clock = opened.clock
+        self._engine = opened.engine
+        self._billing = opened.billing
+        self._stripe = opened.stripe
+        self._gateway = StripeGateway(opened.stripe) if opened.stripe is not None and opened.stripe.api_key else None
 
     @property
     def catalog(self) -> Catalog:

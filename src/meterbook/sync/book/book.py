@@ -36,7 +36,7 @@ from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavaila
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.stripe.gateway import StripeAccount
-from meterbook.sync.book.access import Clock, LedgerPool, inside
+from meterbook.sync.book.access import Clock, LedgerPool, Opened, inside
 from meterbook.sync.book.billing import BillingCalls
 from meterbook.sync.book.cutover import CutoverCalls
 from meterbook.sync.book.keys import KeyCalls
@@ -152,7 +152,7 @@ def _open_at(
                 )
             check_ledger(find_settled(conn), plans.currency, plans.free_period)
             compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(pool, plans, clock, engine, billing=billing, stripe=stripe)
+        book = Book(Opened(pool, plans, clock, engine, billing, stripe))
         yield book
         book.drain()
     finally:
@@ -166,17 +166,8 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
     with a stable `code`, and says by `retryable` whether the same call may succeed later.
     """
 
-    def __init__(
-        self,
-        pool: LedgerPool,
-        catalog: Catalog,
-        clock: Clock | None,
-        engine: str,
-        *,
-        billing: bool = True,
-        stripe: StripeAccount | None = None,
-    ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
         self._group_commit = GroupCommit(self._write_group)
         self._copies: bool | None = None
         self._repeats_seen = False

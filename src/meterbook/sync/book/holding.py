@@ -17,10 +17,8 @@ from meterbook.core.arguments import check_limit
 from meterbook.core.entries import check_party
 from meterbook.core.holding import HoldTerms, Placed
 from meterbook.core.ledgers import HoldState
-from meterbook.core.plans import Catalog
 from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
-from meterbook.stripe.gateway import StripeAccount
-from meterbook.sync.book.access import Clock, LedgerAccess, LedgerPool, inside
+from meterbook.sync.book.access import LedgerAccess, Opened, inside
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, resolve_attribution
 from meterbook.sync.operations.hold_spend import (
     GateBusy,
@@ -55,17 +53,8 @@ NOBODYS_FAULT = (LedgerUnavailable, GateBusy)
 class HoldingCalls(LedgerAccess):
     """Money set aside for work that has not finished (BEHAVIOUR §8)."""
 
-    def __init__(
-        self,
-        pool: LedgerPool,
-        catalog: Catalog,
-        clock: Clock | None,
-        engine: str,
-        *,
-        billing: bool = True,
-        stripe: StripeAccount | None = None,
-    ) -> None:
-        super().__init__(pool, catalog, clock, engine, billing=billing, stripe=stripe)
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened)
         self._holding: Lanes[HoldTerms, Placed | None] = Lanes(self._hold_group, let_go=self._let_go)
         self._ending: Lanes[Ending, Ended | None] = Lanes(self._end_group)
         self._payers: dict[tuple[str, str | None], int] = {}

@@ -13,6 +13,7 @@ from meterbook.core.api_keys import Act, ApiKey
 from meterbook.core.upkeep import LedgerGauges
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 
@@ -24,11 +25,7 @@ class KeptKey(NamedTuple):
 
 def ask(conn: Connection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
     """`statement`: a name of api_keys.sql; gives what it gives."""
-    with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL[statement], arguments)
-            row = cursor.fetchone()
-    return None if row is None else row[0]
+    return fetch_value(conn, SQL[statement], arguments)
 
 
 def find_key(conn: Connection[Any], prefix: str) -> KeptKey | None:

@@ -18,16 +18,13 @@ from meterbook.core.period_facts import PeriodFacts
 from meterbook.postgres.facts import facts_of
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 
 
 def _scalar(conn: Connection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL[statement], arguments)
-            row = cursor.fetchone()
-    return None if row is None else row[0]
+    return fetch_value(conn, SQL[statement], arguments)
 
 
 def read_admission(conn: Connection[Any], actor: str, workspace: str | None, at: datetime | None) -> dict[str, Any]:

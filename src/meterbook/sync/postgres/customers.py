@@ -4,17 +4,13 @@
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import scalar_row
 
-from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 
 
 def change_customers(conn: Connection[Any], statement: str, arguments: dict[str, Any]) -> Any:
     """`statement`: a name of customers.sql; gives what it gives. Raises `UnknownEntity`, `MembershipRefused`, `InvalidUsage`."""
-    with refusals():
-        with conn.cursor(row_factory=scalar_row) as cursor:
-            cursor.execute(SQL[statement], arguments)
-            return cursor.fetchone()
+    return fetch_value(conn, SQL[statement], arguments)

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from meterbook.core.deliveries import Delivery, Step
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 LEASE_S = 600
@@ -86,8 +87,4 @@ def sum_seats_paid(conn: Connection[Any], subscription: str, since: datetime) ->
 
 
 def _said(conn: Connection[Any], statement: str, delivery: Delivery, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL[statement], {"id": delivery.id, "lease": delivery.lease, **arguments})
-            row = cursor.fetchone()
-    return None if row is None else row[0]
+    return fetch_value(conn, SQL[statement], {"id": delivery.id, "lease": delivery.lease, **arguments})

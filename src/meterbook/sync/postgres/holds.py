@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from psycopg import Connection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row
 
 from meterbook.core.admission import Party
 from meterbook.core.ledgers import HoldState
@@ -17,16 +17,13 @@ from meterbook.postgres.arrays import plain_array, text_array
 from meterbook.postgres.facts import facts_of, party_of
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 
 
 def _scalar(conn: Connection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
-    with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL[statement], arguments)
-            row = cursor.fetchone()
-    return None if row is None else row[0]
+    return fetch_value(conn, SQL[statement], arguments)
 
 
 @dataclass(frozen=True, slots=True)

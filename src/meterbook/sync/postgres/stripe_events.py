@@ -8,11 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import args_row, tuple_row
+from psycopg.rows import args_row
 
 from meterbook.core.ledgers import StripeEventState
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 
@@ -42,11 +43,7 @@ class KnownSubscription:
 
 def change(conn: Connection[Any], statement: str, arguments: Mapping[str, Any]) -> Any:
     """`statement`: a name of stripe_events.sql; gives what it gives."""
-    with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL[statement], arguments)
-            row = cursor.fetchone()
-    return None if row is None else row[0]
+    return fetch_value(conn, SQL[statement], arguments)
 
 
 def finish_event(conn: Connection[Any], event: str, state: str, note: str | None, at: datetime | None) -> None:
