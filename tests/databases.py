@@ -125,3 +125,5 @@ class Databases:
 async def _migrate(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         await migrate(conn)
+        # The months that the tests' clock is about to need: otherwise each first sweep makes them, and its database is no other test's.
+        await conn.execute("select meterbook.ensure_partitions(at => '2026-06-01')")
