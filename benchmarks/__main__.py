@@ -17,6 +17,7 @@ from benchmarks import (
     latency,
     overload,
     reading,
+    serving,
     soak,
     writing,
 )
@@ -36,6 +37,7 @@ GROUPS: dict[str, Callable[[Server, Options], Awaitable[list[Figure]]]] = {
     "deciding": deciding.measure,
     "holding": holding.measure,
     "overload": overload.measure,
+    "serving": serving.measure,
     "soak": soak.measure,
     "cutover": cutover.measure,
 }

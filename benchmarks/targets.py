@@ -91,4 +91,9 @@ TARGETS = (
            measured=_value("soak/free/usage_delta at most")),
     Target("recorder under overload: memory at the end ÷ after a third", 1.25, at_least=False,
            measured=_ratio("overload/memory at the end", "overload/memory after a third")),
+    Target("over HTTP: 64 connections, one entry a request", 3_000, at_least=True, unit="events/s",
+           measured=_value("serving/64 single posts")),
+    Target("over HTTP: arrays of 1 000", 25_000, at_least=True, unit="events/s", measured=_value("serving/arrays of 1000")),
+    Target("over HTTP: NDJSON of 1 000", 25_000, at_least=True, unit="events/s", measured=_value("serving/NDJSON of 1000")),
+    Target("an idle server's memory", 200, at_least=False, unit="MB", measured=_value("serving/idle memory of the server")),
 )  # fmt: skip

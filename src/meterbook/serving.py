@@ -11,7 +11,9 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -109,6 +111,7 @@ def _configured(door: Door) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nothing here asks where a request came from
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_s,
@@ -149,7 +152,7 @@ async def _same(book: Book) -> AsyncIterator[Book]:
 
 def make_log(style: str) -> structlog.stdlib.BoundLogger:
     """One line an event on standard error; no value of it is a secret or a body."""
-    shown = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    shown = structlog.processors.JSONRenderer(_json) if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -160,11 +163,15 @@ def make_log(style: str) -> structlog.stdlib.BoundLogger:
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
         cache_logger_on_first_use=False,
     )
-    log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    log: structlog.stdlib.BoundLogger = structlog.get_logger().bind()  # made once, not at each line
     below = logging.getLogger("uvicorn.error")
     below.handlers, below.propagate = [_Forwarding(log)], False
     below.setLevel(logging.WARNING)
     return log
+
+
+def _json(event: object, default: Callable[[Any], Any]) -> str:
+    return msgspec.json.encode(event, enc_hook=default).decode()
 
 
 class _Forwarding(logging.Handler):

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.config.app import AppConfig
@@ -13,7 +13,8 @@ from litestar.types import ControllerRouterHandler
 
 from meterbook.errors import MeterbookError
 from meterbook.http.door import OPEN, Door, admit
-from meterbook.http.edge import App, Edge
+from meterbook.http.edge import Edge
+from meterbook.http.lane import Lane
 from meterbook.http.openapi import DOCUMENT_PATH, document_of
 from meterbook.http.problems import PROBLEM_JSON, SERVER_ERROR, answer_litestar, answer_refusal, problem, request_id_of
 from meterbook.http.routes import DESCRIBED
@@ -21,7 +22,7 @@ from meterbook.http.routes import DESCRIBED
 
 def make_app(door: Door, *others: ControllerRouterHandler) -> Edge:
     """Ready for a server. `others`: the routes of another door, such as the console; each names its scope (`opt`) too."""
-    return Edge(cast("App", make_inner_app(door, others)), door)
+    return Edge(Lane(make_inner_app(door, others), door, answer_fault), door)
 
 
 def make_inner_app(door: Door, others: Sequence[ControllerRouterHandler] = ()) -> Litestar:
