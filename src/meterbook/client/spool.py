@@ -216,23 +216,26 @@ class Spool:
         self._done = os.open(self._folder / "done", os.O_RDWR | os.O_CREAT, 0o600)
         done = _read_done(self._done)
         self._last, self._end = (numbers[-1] if numbers else done[0]), 0
+        torn = b""
         for number in numbers:
-            self._load(number, done, is_last=number == numbers[-1])
+            torn = self._load(number, done, is_last=number == numbers[-1])
         if not numbers:
             self._begin_segment()
         elif done > (self._last, self._end) or 0 < done[0] < numbers[0] - 1:
-            raise SpoolUnreadable(f"{self._folder} lacks segments that `done` speaks of; nothing was changed")
+            raise SpoolUnreadable(f"{self._folder} lacks calls that `done` speaks of; nothing was changed")
+        elif torn:
+            self._cut(torn)
 
-    def _load(self, number: int, done: tuple[int, int], *, is_last: bool) -> None:
+    def _load(self, number: int, done: tuple[int, int], *, is_last: bool) -> bytes:
+        """What a kill left at its end, which is no call. Changes nothing."""
         path = self._path(number)
-        file = self._files[number] = os.open(path, os.O_RDWR)
+        self._files[number] = os.open(path, os.O_RDWR)
         content = path.read_bytes()
+        if is_last and len(content) < len(HEADER) and HEADER.startswith(content):
+            self._end = len(HEADER)
+            return content or HEADER[:1]  # killed while the segment was begun
         if not content.startswith(HEADER):
-            if not (is_last and HEADER.startswith(content)):
-                raise SpoolUnreadable(f"{path} is no segment of a spool that this version writes; nothing was changed")
-            content = HEADER  # killed between making the file and its header
-            _write_at(file, HEADER, 0)
-            os.fsync(file)
+            raise SpoolUnreadable(f"{path} is no segment of a spool that this version writes; nothing was changed")
         found = scan(content)
         if found.is_damaged or (not is_last and found.end < len(content)):
             raise SpoolUnreadable(
@@ -240,11 +243,10 @@ class Spool:
                 " Move the folder away to go on with a new one, and keep it: what is sound in it can still be read"
             )
         self._end = found.end
-        if found.end < len(content):
-            self._cut(path, file, content[found.end :])
         for each in found.frames:
             if (number, each.offset) >= done:
                 self._restore(number, each)
+        return content[found.end :]
 
     def _restore(self, number: int, each: Framed) -> None:
         try:
@@ -254,9 +256,11 @@ class Spool:
         self._places.append(Place(number, each.offset, each.size))
         self._tally.add(waiting(call, each.size))
 
-    def _cut(self, path: Path, file: int, torn: bytes) -> None:
+    def _cut(self, torn: bytes) -> None:
         """Kept aside, for whoever wants to look; nobody was told that it was there."""
-        path.with_suffix(".torn").write_bytes(torn)
+        self._path(self._last).with_suffix(".torn").write_bytes(torn)
+        file = self._files[self._last]
+        _write_at(file, HEADER, 0)
         os.ftruncate(file, self._end)
         os.fsync(file)
 
