@@ -94,15 +94,17 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
 
         What was only in memory is then gone, and raised as `Undelivered`; what was refused and not told, as `EntriesRefused`.
         """
-        opened = self._open()
-        await opened.sender.drain(self._settings.close_s)
-        await opened.sender.stop()
-        self._opened = None
-        await opened.line.aclose()
-        left, refused = self._standing(opened), opened.sender.take_untold()
+        opened = self._mine()
+        try:
+            await opened.sender.drain(self._settings.close_s)
+        finally:
+            await opened.sender.stop()
+            self._opened = None
+            await opened.line.aclose()
+            left, refused = self._standing(opened), opened.sender.take_untold()
+            if isinstance(opened.queue, Spool):
+                await in_thread(opened.queue.close)
         calls = [] if isinstance(opened.queue, Spool) else opened.queue.calls()
-        if isinstance(opened.queue, Spool):
-            await in_thread(opened.queue.close)
         if calls:
             raise Undelivered(left, [body for call in calls for body in call.bodies]) from _told(refused)
         if refused:

@@ -76,6 +76,7 @@ class Line:
                 return answer
             pause_s = pauses.next_s(answer.asked_s)
             if not answer.is_worth_retrying or time.monotonic() + pause_s >= until:
+                self.give_up(answer)
                 raise answer.error
             await self._pause.wait(pause_s)
 
@@ -105,11 +106,14 @@ class Line:
         self._note(answer)
         return answer
 
+    def give_up(self, answer: NotTaken) -> None:
+        """Not at the first failure: one connection that is cut is no server that is away."""
+        if answer.fault is Fault.AWAY:
+            self._away_until, self.is_gone = time.monotonic() + AWAY_S, True
+
     def _note(self, answer: NotTaken) -> None:
         if answer.fault in (Fault.AWAY, Fault.BARRED):
             self.trouble = f"{answer.error.code}: {answer.error}"
-            if answer.fault is Fault.AWAY:
-                self._away_until, self.is_gone = time.monotonic() + AWAY_S, True
 
     async def _exchange(
         self, method: str, path: str, said: Mapping[str, Any] | list[Any], until: float | None, *, partial: bool

@@ -49,6 +49,7 @@ class Sender:
         self._appended, self._hurry = Signal(), Signal()
         self._background = Background(self._run)
         self._ending = False
+        self._is_working = False
         self._skip, self._count = 0, batching.entries_max
         self._pauses = Pauses()
         self._untold: deque[Refusal] = deque(maxlen=UNTOLD_MAX if isinstance(queue, Spool) else None)
@@ -80,19 +81,23 @@ class Sender:
         until = time.monotonic() + seconds
         self.hurry()
         pause = Signal()
-        while len(self._queue) and time.monotonic() < until:
+        while (len(self._queue) or self._is_working) and time.monotonic() < until:
             self.raise_failure()
             await pause.wait(LOOK_EVERY_S)
+        self.raise_failure()
         return not len(self._queue)
 
     def take_untold(self) -> list[Refusal]:
         """Refused since somebody was told last. In a spool they stay; in memory nothing else keeps them."""
         untold = list(self._untold)
-        for _ in untold:
+        self._forget(len(untold))
+        return untold
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
             self._untold.popleft()
         if isinstance(self._queue, Memory):
-            self._queue.forget_refusals(len(untold))
-        return untold
+            self._queue.forget_refusals(count)
 
     # ---------------------------------------------------------------------------------------------------------------- rounds
 
@@ -104,7 +109,9 @@ class Sender:
                     await self._appended.wait(IDLE_S)
                 await self._gather()
                 continue
+            self._is_working = True
             pause_s = await self._round()
+            self._is_working = False
             if pause_s and not self._ending:
                 await self._hurry.wait(pause_s)
             self._hurry.clear()
@@ -153,9 +160,9 @@ class Sender:
         for each in refused:
             LOG.warning("refused for good: %s", each)
             self._untold.append(each)
-        if self._on_refused is not None:
-            for each in self.take_untold():
-                self._on_refused(each)
+        while self._untold and self._on_refused is not None:
+            self._on_refused(self._untold[0])
+            self._forget(1)
 
     async def _not_taken(self, calls: Sequence[Call], answer: NotTaken) -> float:
         match answer.fault:
@@ -169,6 +176,8 @@ class Sender:
                 return self._stuck(calls, answer)
             case _:
                 self._skip, self._count = 0, self._batching.entries_max
+                if self._pauses.failed:
+                    self._line.give_up(answer)
                 return self._pauses.next_s(answer.asked_s)
 
     async def _refused(self, calls: Sequence[Call], answer: NotTaken) -> None:

@@ -55,11 +55,15 @@ class Sending:
 
     def _open(self) -> Opened:
         """Raises `ClientClosed`, and what ended the sender's work before its time."""
-        opened = self._opened
-        if opened is None or opened.process != os.getpid():
-            raise ClientClosed
+        opened = self._mine()
         opened.sender.raise_failure()
         return opened
+
+    def _mine(self) -> Opened:
+        """Of this process: a fork shares neither connections nor folder. Raises `ClientClosed`."""
+        if self._opened is None or self._opened.process != os.getpid():
+            raise ClientClosed
+        return self._opened
 
     @property
     def _has_spool(self) -> bool:

@@ -95,15 +95,17 @@ class Client(RecordingCalls, HoldingCalls, ReadingCalls):
 
         What was only in memory is then gone, and raised as `Undelivered`; what was refused and not told, as `EntriesRefused`.
         """
-        opened = self._open()
-        opened.sender.drain(self._settings.close_s)
-        opened.sender.stop()
-        self._opened = None
-        opened.line.close()
-        left, refused = self._standing(opened), opened.sender.take_untold()
+        opened = self._mine()
+        try:
+            opened.sender.drain(self._settings.close_s)
+        finally:
+            opened.sender.stop()
+            self._opened = None
+            opened.line.close()
+            left, refused = self._standing(opened), opened.sender.take_untold()
+            if isinstance(opened.queue, Spool):
+                in_thread(opened.queue.close)
         calls = [] if isinstance(opened.queue, Spool) else opened.queue.calls()
-        if isinstance(opened.queue, Spool):
-            in_thread(opened.queue.close)
         if calls:
             raise Undelivered(left, [body for call in calls for body in call.bodies]) from _told(refused)
         if refused:
