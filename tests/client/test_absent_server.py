@@ -1,12 +1,14 @@
 """No server at all: nobody listens."""
 
+from typing import Any
+
 import pytest
 
 from meterbook.client import AsyncClient
 from meterbook.errors import InvalidUsage, Unreachable
 from tests.client.unruly import nobody
 
-SAID = {"source": "workflow", "description": "gpt-4o"}
+SAID: dict[str, Any] = {"source": "workflow", "description": "gpt-4o"}
 
 
 async def test_without_a_spool_an_absent_server_is_raised() -> None:

@@ -14,7 +14,7 @@ from tests.ledger import query
 
 pytestmark = ON_ONE_SERVER
 D = Decimal
-SAID = {"source": "workflow", "description": "gpt-4o"}
+SAID: dict[str, Any] = {"source": "workflow", "description": "gpt-4o"}
 QUICK: dict[str, Any] = {"deadline_s": 0.2, "check_deadline_s": 0.2, "close_s": 0.2, "timeout_s": 0.2}
 FAULTS = {
     "cut": CUT_BEFORE,
@@ -52,22 +52,22 @@ async def test_a_check_answers_what_the_ledger_says(house: House, actor: str) ->
         with pytest.raises(Denied) as denied:
             async with client.hold(actor, amount="1"):
                 pass
-    assert (before.allowed, before.code, before.limit) == (True, "allowed", 5)
-    assert (after.allowed, after.code, after.used) == (False, "limit_reached", 5)
+    assert (before.allowed, before.code, before.limit) == (True, "allowed", D(5))
+    assert (after.allowed, after.code, after.used) == (False, "limit_reached", D(5))
     assert (denied.value.admission.code, denied.value.retryable) == ("limit_reached", False)
 
 
 @faulty
 async def test_who_chooses_nothing_is_denied(house: House, unruly: Unruly, actor: str, fault: Instead) -> None:
     """A server that can't answer: denied, retryable, nothing compared; and no block is entered."""
-    unruly.decide = lambda asked: fault
+    unruly.does(fault)
     async with AsyncClient(unruly.url, house.key, **QUICK) as client:
         admission = await client.check(actor)
         with pytest.raises(Denied) as denied:
             async with client.hold(actor, amount="1", hold_id=f"of {actor}"):
                 pytest.fail("the work began")
     assert (admission.allowed, admission.code, admission.retryable) == (False, "unreachable", True)
-    assert (admission.used, admission.limit, admission.overshoot) == (None, None, 0)
+    assert (admission.used, admission.limit, admission.overshoot) == (None, None, D(0))
     assert (denied.value.admission.code, denied.value.retryable) == ("unreachable", True)
 
 
@@ -76,7 +76,7 @@ async def test_who_chooses_to_allow_is_told_that_nobody_was_asked(
     house: House, unruly: Unruly, actor: str, fault: Instead
 ) -> None:
     """Allowed by a code of its own, bounded by nothing."""
-    unruly.decide = lambda asked: fault
+    unruly.does(fault)
     async with AsyncClient(unruly.url, house.key, **QUICK) as client:
         admission = await client.check(actor, when_unreachable="allow")
     assert (admission.allowed, admission.code, admission.overshoot) == (True, "allowed_unreachable", None)
@@ -92,11 +92,9 @@ async def test_a_server_that_could_not_look_has_not_answered(
         + NOT_LOOKED
         + b"}"
     )
-    unruly.decide = lambda asked: Instead(
-        says=answer(200, NOT_LOOKED, b"application/json")
-        if "checks" in asked.line
-        else answer(503, refused, b"application/problem+json")
-    )
+    unlooked = Instead(says=answer(200, NOT_LOOKED, b"application/json"))
+    ungranted = Instead(says=answer(503, refused, b"application/problem+json"))
+    unruly.decide = lambda asked: unlooked if "checks" in asked.line else ungranted
     async with AsyncClient(unruly.url, house.key, when_unreachable=choice, **QUICK) as client:
         assert (await client.check(actor)).allowed is allowed
         entered = False
@@ -167,11 +165,11 @@ async def test_a_settle_goes_through_the_spool(house: House, unruly: Unruly, act
     """The server went away while the work ran: the cost is on disk, and ends the hold when the server is back."""
     async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
         async with client.hold(actor, amount="2") as held:
-            unruly.decide = lambda asked: CUT_BEFORE
+            unruly.does(CUT_BEFORE)
             settled = await held.settle(amount="0.30", **SAID)
             assert (settled.state, settled.receipt.state) == (None, "spooled")
             assert client.spooled().by_actor == {actor: D("0.30")}
-        unruly.decide = lambda asked: None
+        unruly.behaves()
         assert (await client.flush()).calls == 0
     assert house.amounts(actor) == [D("0.30")]
     assert holds(house, actor) == ["settled"]
@@ -183,14 +181,14 @@ async def test_what_was_allowed_without_the_server_is_recorded(
     house: House, unruly: Unruly, actor: str, tmp_path: Path, fault: Instead, back: str
 ) -> None:
     """Once, whether the server has the hold or not, and ends it if it has."""
-    unruly.decide = lambda asked: fault
+    unruly.does(fault)
     async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
         async with client.hold(actor, amount="2", when_unreachable="allow") as held:
             assert not held.is_granted
             if back == "before the settle":
-                unruly.decide = lambda asked: None
+                unruly.behaves()
             settled = await held.settle(amount="0.30", **SAID)
-        unruly.decide = lambda asked: None
+        unruly.behaves()
         left = await client.flush()
     assert (left.calls, left.refused) == (0, 0)
     if back == "before the settle":
@@ -203,13 +201,13 @@ async def test_a_denied_hold_that_was_granted_unheard_is_released(
     house: House, unruly: Unruly, actor: str, tmp_path: Path
 ) -> None:
     """Its answer was lost and the work did not begin: the money is not set aside until its time is over."""
-    unruly.decide = lambda asked: CUT_AFTER
+    unruly.does(CUT_AFTER)
     async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
         with pytest.raises(Denied):
             async with client.hold(actor, amount="2"):
                 pass
         assert holds(house, actor) == ["active"]
-        unruly.decide = lambda asked: None
+        unruly.behaves()
         assert (await client.flush()).refused == 0
     assert holds(house, actor) == ["released"]
 
@@ -217,25 +215,24 @@ async def test_a_denied_hold_that_was_granted_unheard_is_released(
 async def test_a_hold_that_cant_be_released_fails_no_work(house: House, unruly: Unruly, actor: str) -> None:
     """The block's own exception comes through, and a server that is away is none of the work's."""
     async with AsyncClient(unruly.url, house.key, **QUICK) as client:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012  raised by the block that is left
             async with client.hold(actor, amount="2"):
-                unruly.decide = lambda asked: CUT_BEFORE
+                unruly.does(CUT_BEFORE)
                 raise ZeroDivisionError
-    unruly.decide = lambda asked: None
+    unruly.behaves()
     async with AsyncClient(unruly.url, house.key, **QUICK) as client:
         async with client.hold(actor, amount="2") as held:
-            unruly.decide = lambda asked: CUT_BEFORE
+            unruly.does(CUT_BEFORE)
         assert held.ended
 
 
 async def test_without_a_spool_a_settle_that_cant_be_sent_is_raised(house: House, unruly: Unruly, actor: str) -> None:
     """With its key; the hold is not released, so that the settle may be tried again."""
-    async with AsyncClient(unruly.url, house.key, **QUICK) as client:
-        async with client.hold(actor, amount="2") as held:
-            unruly.decide = lambda asked: CUT_BEFORE
-            with pytest.raises(Unreachable) as refused:
-                await held.settle(amount="0.30", **SAID)
-            assert refused.value.event_keys == (f"hold:{held.id}",)
-            unruly.decide = lambda asked: None
-            assert (await held.settle(amount="0.30", **SAID)).state == "settled"
+    async with AsyncClient(unruly.url, house.key, **QUICK) as client, client.hold(actor, amount="2") as held:
+        unruly.does(CUT_BEFORE)
+        with pytest.raises(Unreachable) as refused:
+            await held.settle(amount="0.30", **SAID)
+        assert refused.value.event_keys == (f"hold:{held.id}",)
+        unruly.behaves()
+        assert (await held.settle(amount="0.30", **SAID)).state == "settled"
     assert house.amounts(actor) == [D("0.30")]

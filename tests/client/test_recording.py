@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.client.unruly import CUT_AFTER, CUT_BEFORE, HALF, Instead, Unruly, an
 
 pytestmark = ON_ONE_SERVER
 D = Decimal
-SAID = {"source": "workflow", "description": "gpt-4o"}
+SAID: dict[str, Any] = {"source": "workflow", "description": "gpt-4o"}
 
 
 async def test_an_entry_is_recorded_and_told(house: House, actor: str) -> None:
@@ -31,7 +32,7 @@ async def test_an_entry_is_recorded_and_told(house: House, actor: str) -> None:
         receipt = await client.record(actor, amount="0.0123", **SAID)
         again = await client.record(actor, amount="0.01230", event_key=receipt.event_keys[0], **SAID)
     assert (receipt.state, receipt.inserted, receipt.replayed, receipt.amount) == ("recorded", 1, 0, D("0.0123"))
-    assert (again.inserted, again.replayed, again.amount) == (0, 1, 0)
+    assert (again.inserted, again.replayed, again.amount) == (0, 1, D(0))
     assert again.entries[0].id == receipt.entries[0].id
     assert receipt.entries[0].entity == f"user:{actor}"
     assert house.amounts(actor) == [D("0.0123")]
@@ -127,7 +128,7 @@ async def test_refusals_are_the_librarys_errors(house: House, actor: str) -> Non
 
 async def test_an_unknown_refusal_keeps_its_code(house: House, unruly: Unruly, actor: str) -> None:
     """A newer server refuses in a way that this client does not know: told, not retried."""
-    unruly.decide = lambda asked: Instead(says=problem(422, "never_heard_of", retryable=False))
+    unruly.does(Instead(says=problem(422, "never_heard_of", retryable=False)))
     async with AsyncClient(unruly.url, house.key) as client:
         with pytest.raises(ServerRefused) as refused:
             await client.record(actor, amount="1", **SAID)
@@ -166,7 +167,7 @@ async def test_running_totals_and_corrections(house: House, actor: str) -> None:
         corrected = await client.correct(risen.entries[0].id, amount="-0.10", reason="mistake")
         payer = await client.resolve(actor)
         given = await client.record(actor, amount="1", attribution=payer, **SAID)
-    assert (risen.amount, fallen.amount, corrected.amount) == (D("0.30"), 0, D("-0.10"))
+    assert (risen.amount, fallen.amount, corrected.amount) == (D("0.30"), D(0), D("-0.10"))
     assert (payer.entity, given.inserted) == (f"user:{actor}", 1)
     assert sum(house.amounts(actor)) == D("1.60")
 
@@ -183,7 +184,7 @@ async def test_reading(house: House, actor: str) -> None:
         page = await client.entries(f"user:{actor}", limit=2, start=at)
         rest = await client.entries(f"user:{actor}", limit=2, start=at, cursor=page.next_cursor, summary=False)
         (period,) = await client.periods(f"user:{actor}")
-    assert (usage.total, usage.limit, usage.status, usage.count) == (D("3.3"), 5, "ok", 3)
+    assert (usage.total, usage.limit, usage.status, usage.count) == (D("3.3"), D(5), "ok", 3)
     assert usage.by_actor == {actor: D("3.3")}
     assert usage.by_description == {("workflow", "gpt-4o"): D("3.3")}
     assert usage.period == period

@@ -62,7 +62,7 @@ class Unruly:
     """Listens at `url` until its block ends. `decide` may be set while requests come."""
 
     port_behind: int
-    decide: Decide = lambda asked: None
+    decide: Decide = field(default=lambda _: None)
     asked: list[Asked] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _go: threading.Event = field(default_factory=threading.Event)
@@ -91,6 +91,14 @@ class Unruly:
         self._go.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def does(self, instead: Instead) -> None:
+        """To every request from now on."""
+        self.decide = lambda _: instead
+
+    def behaves(self) -> None:
+        """Passes everything on from now on."""
+        self.decide = lambda _: None
 
     def let_go(self) -> None:
         """What waits goes on."""

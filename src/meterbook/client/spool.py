@@ -62,6 +62,7 @@ class Spool:
         self._written = self._synced = 0
         self._failure: OSError | None = None
         self._last = self._end = 0
+        self._is_begun = False  # the last segment, whose header a kill cut short
         try:
             folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             self._lock = _take_folder(folder)
@@ -223,7 +224,7 @@ class Spool:
             self._begin_segment()
         elif done > (self._last, self._end) or 0 < done[0] < numbers[0] - 1:
             raise SpoolUnreadable(f"{self._folder} lacks calls that `done` speaks of; nothing was changed")
-        elif torn:
+        elif torn or self._is_begun:
             self._cut(torn)
 
     def _load(self, number: int, done: tuple[int, int], *, is_last: bool) -> bytes:
@@ -233,7 +234,8 @@ class Spool:
         content = path.read_bytes()
         if is_last and len(content) < len(HEADER) and HEADER.startswith(content):
             self._end = len(HEADER)
-            return content or HEADER[:1]  # killed while the segment was begun
+            self._is_begun = True
+            return content
         if not content.startswith(HEADER):
             raise SpoolUnreadable(f"{path} is no segment of a spool that this version writes; nothing was changed")
         found = scan(content)
@@ -258,7 +260,8 @@ class Spool:
 
     def _cut(self, torn: bytes) -> None:
         """Kept aside, for whoever wants to look; nobody was told that it was there."""
-        self._path(self._last).with_suffix(".torn").write_bytes(torn)
+        if torn and not self._is_begun:
+            self._path(self._last).with_suffix(".torn").write_bytes(torn)
         file = self._files[self._last]
         _write_at(file, HEADER, 0)
         os.ftruncate(file, self._end)
