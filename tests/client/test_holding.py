@@ -16,6 +16,8 @@ pytestmark = ON_ONE_SERVER
 D = Decimal
 SAID: dict[str, Any] = {"source": "workflow", "description": "gpt-4o"}
 QUICK: dict[str, Any] = {"deadline_s": 0.2, "check_deadline_s": 0.2, "close_s": 0.2, "timeout_s": 0.2}
+MIXED: dict[str, Any] = QUICK | {"deadline_s": 1.0, "check_deadline_s": 1.0, "timeout_s": 1.0}
+"""Where a call that follows is to be answered, on a slow machine too."""
 FAULTS = {
     "cut": CUT_BEFORE,
     "slow": SLOW,
@@ -163,7 +165,7 @@ def test_the_synchronous_client_holds_too(house: House, actor: str) -> None:
 
 async def test_a_settle_goes_through_the_spool(house: House, unruly: Unruly, actor: str, tmp_path: Path) -> None:
     """The server went away while the work ran: the cost is on disk, and ends the hold when the server is back."""
-    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **MIXED) as client:
         async with client.hold(actor, amount="2") as held:
             unruly.does(CUT_BEFORE)
             settled = await held.settle(amount="0.30", **SAID)
@@ -182,7 +184,7 @@ async def test_what_was_allowed_without_the_server_is_recorded(
 ) -> None:
     """Once, whether the server has the hold or not, and ends it if it has."""
     unruly.does(fault)
-    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **MIXED) as client:
         async with client.hold(actor, amount="2", when_unreachable="allow") as held:
             assert not held.is_granted
             if back == "before the settle":
@@ -202,7 +204,7 @@ async def test_a_denied_hold_that_was_granted_unheard_is_released(
 ) -> None:
     """Its answer was lost and the work did not begin: the money is not set aside until its time is over."""
     unruly.does(CUT_AFTER)
-    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **MIXED) as client:
         with pytest.raises(Denied):
             async with client.hold(actor, amount="2"):
                 pass
@@ -214,13 +216,13 @@ async def test_a_denied_hold_that_was_granted_unheard_is_released(
 
 async def test_a_hold_that_cant_be_released_fails_no_work(house: House, unruly: Unruly, actor: str) -> None:
     """The block's own exception comes through, and a server that is away is none of the work's."""
-    async with AsyncClient(unruly.url, house.key, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, **MIXED) as client:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012  raised by the block that is left
             async with client.hold(actor, amount="2"):
                 unruly.does(CUT_BEFORE)
                 raise ZeroDivisionError
     unruly.behaves()
-    async with AsyncClient(unruly.url, house.key, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, **MIXED) as client:
         async with client.hold(actor, amount="2") as held:
             unruly.does(CUT_BEFORE)
         assert held.ended
@@ -228,7 +230,7 @@ async def test_a_hold_that_cant_be_released_fails_no_work(house: House, unruly: 
 
 async def test_without_a_spool_a_settle_that_cant_be_sent_is_raised(house: House, unruly: Unruly, actor: str) -> None:
     """With its key; the hold is not released, so that the settle may be tried again."""
-    async with AsyncClient(unruly.url, house.key, **QUICK) as client, client.hold(actor, amount="2") as held:
+    async with AsyncClient(unruly.url, house.key, **MIXED) as client, client.hold(actor, amount="2") as held:
         unruly.does(CUT_BEFORE)
         with pytest.raises(Unreachable) as refused:
             await held.settle(amount="0.30", **SAID)
@@ -236,3 +238,14 @@ async def test_without_a_spool_a_settle_that_cant_be_sent_is_raised(house: House
         unruly.behaves()
         assert (await held.settle(amount="0.30", **SAID)).state == "settled"
     assert house.amounts(actor) == [D("0.30")]
+
+
+async def test_a_hold_that_was_denied_unheard_is_no_lost_money(house: House, unruly: Unruly, actor: str) -> None:
+    """Without a spool its release is tried and forgotten at the end; closing has nothing to tell."""
+    unruly.does(CUT_BEFORE)
+    async with AsyncClient(unruly.url, house.key, **QUICK) as client:
+        with pytest.raises(Denied):
+            async with client.hold(actor, amount="2"):
+                pass
+        waits = client.spooled()
+    assert (waits.calls, waits.exposure) == (1, D(0))

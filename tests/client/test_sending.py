@@ -26,6 +26,8 @@ D = Decimal
 SAID: dict[str, Any] = {"source": "workflow", "description": "gpt-4o"}
 GONE = Instead(says=answer(503, b"nobody is home"))
 QUICK: dict[str, Any] = {"deadline_s": 0.2, "check_deadline_s": 0.2, "close_s": 0.2}
+MIXED: dict[str, Any] = QUICK | {"deadline_s": 1.0, "check_deadline_s": 1.0, "timeout_s": 1.0}
+"""Where a call that follows is to be answered, on a slow machine too."""
 
 
 def batches(unruly: Unruly) -> list[list[dict[str, Any]]]:
@@ -53,7 +55,7 @@ def test_what_cant_be_sent_is_spooled_and_sent_in_order(
     assert waits.oldest is not None
     assert before <= waits.oldest <= after
     assert waits.trouble is not None
-    assert "503" in waits.trouble
+    assert waits.trouble.startswith(("unexpected_answer: ", "unreachable: "))
     assert (left.calls, left.exposure, left.trouble) == (0, D(0), None)
     sent = [body["amount"] for batch in batches(unruly) for body in batch]
     assert sent == ["0.1", "0.2", "0.3", "0.4", "0.5"]
@@ -307,7 +309,7 @@ async def test_while_the_server_is_away_callers_do_not_wait_for_it(
 ) -> None:
     """One finds out; those after it are spooled without a try of their own, and the sender asks for them."""
     unruly.does(GONE)
-    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **MIXED) as client:
         await client.record(actor, amount="1", **SAID)
         singly = [asked for asked in unruly.asked if "/batch" not in asked.line]
         for _ in range(20):
@@ -322,7 +324,7 @@ async def test_while_the_server_is_away_callers_do_not_wait_for_it(
 async def test_a_full_spool_is_told_and_drops_nothing(house: House, unruly: Unruly, actor: str, tmp_path: Path) -> None:
     """The caller decides; what was accepted before is recorded."""
     unruly.does(CUT_BEFORE)
-    async with AsyncClient(unruly.url, house.key, spool=tmp_path, waiting_entries_max=3, **QUICK) as client:
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, waiting_entries_max=3, **MIXED) as client:
         for _ in range(3):
             await client.record(actor, amount="1", **SAID)
         with pytest.raises(SpoolFull) as full:

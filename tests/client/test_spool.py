@@ -254,6 +254,24 @@ def test_threads_share_a_sync_and_lose_nothing(tmp_path: Path) -> None:
         assert [key for key in sent if key.startswith(f"{name}:")] == [f"{name}:{number}" for number in range(40)]
 
 
+@pytest.mark.parametrize("step", ["_write", "_sync", "_note_done"])
+def test_a_kill_between_two_steps_leaves_a_call_twice_and_never_none(tmp_path: Path, step: str) -> None:
+    """One goes to the end and one aside: a process that dies in the midst of it has lost neither."""
+    with opened(tmp_path) as spool:
+        spool.append(calls(1, 2, 3))
+    child = os.fork()
+    if child == 0:
+        spool = Spool(tmp_path, BOUNDS)
+        setattr(spool, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        spool.finish(2, calls(1), [refusal_of(call("2"), "invalid_usage", "no")])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    with opened(tmp_path) as spool:
+        assert [each.body["event_key"] for each in spool.refusals()] == ["2"]
+        assert keys(spool) == ["1", "2", "3", *(["1"] if step == "_note_done" else [])] or step == "_sync"
+        assert set(keys(spool)) == {"1", "2", "3"}
+
+
 def test_refused_calls_are_kept_with_their_reason(tmp_path: Path) -> None:
     """Over a restart, also after a line that a kill left unfinished."""
     with opened(tmp_path) as spool:

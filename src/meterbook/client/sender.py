@@ -27,6 +27,8 @@ UNTOLD_MAX = 1000
 """Of a spool, which keeps them all: the latest are raised by `flush` and `close`."""
 IDLE_S = 60.0
 LOOK_EVERY_S = 0.02
+HURRY_EVERY_S = 0.5
+"""While somebody waits for it, the server is asked so often, whatever failed before."""
 AHEAD = "occurred_in_the_future"
 
 
@@ -79,10 +81,13 @@ class Sender:
     async def drain(self, seconds: float) -> bool:
         """Whether everything was sent within this time."""
         until = time.monotonic() + seconds
-        self.hurry()
+        hurry_at = 0.0
         pause = Signal()
         while (len(self._queue) or self._is_working) and time.monotonic() < until:
             self.raise_failure()
+            if time.monotonic() >= hurry_at:
+                self.hurry()
+                hurry_at = time.monotonic() + HURRY_EVERY_S
             await pause.wait(LOOK_EVERY_S)
         self.raise_failure()
         return not len(self._queue)
@@ -201,13 +206,14 @@ class Sender:
             await self._finish(calls, [], [refusal_of(calls[0], answer.error.code, str(answer.error), answer.problem)])
 
     def _stuck(self, calls: Sequence[Call], answer: NotTaken) -> float:
+        """The first to be asked alone, and the one behind it, are asked at once: most often only one is stuck."""
         if len(calls) > 1 or self._count > 1:
             self._count = 1
-        else:
-            self._skip = max(1, self._skip * 2)
-            if self._skip >= len(self._queue):
-                self._skip = 0
-        return self._pauses.next_s(answer.asked_s)
+            return 0.0
+        self._skip = max(1, self._skip * 2)
+        if self._skip >= len(self._queue):
+            self._skip = 0
+        return 0.0 if self._skip == 1 else self._pauses.next_s(answer.asked_s)
 
 
 READERS: dict[str, Callable[[Any], Any]] = {SETTLE: wire.settled, RELEASE: wire.released}

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from meterbook.client.calls import Call
+from meterbook.client.calls import RELEASE, Call
 from meterbook.client.queues import Bounds, Memory
 from meterbook.client.results import Refusal, Spooled
 from meterbook.client.spool import Spool
@@ -91,13 +91,13 @@ class Client(RecordingCalls, HoldingCalls, ReadingCalls):
         sender.start()
 
     def close(self) -> Spooled:
-        """Sends what it can within `close_s`, and says what is left: on disk, for the next client of this folder.
+        """Sends what it can, and says what is left: on disk, for the next client of this folder, where no absent server is waited for.
 
         What was only in memory is then gone, and raised as `Undelivered`; what was refused and not told, as `EntriesRefused`.
         """
         opened = self._mine()
         try:
-            opened.sender.drain(self._settings.close_s)
+            opened.sender.drain(0.0 if self._has_spool and opened.line.is_gone else self._settings.close_s)
         finally:
             opened.sender.stop()
             self._opened = None
@@ -105,7 +105,7 @@ class Client(RecordingCalls, HoldingCalls, ReadingCalls):
             left, refused = self._standing(opened), opened.sender.take_untold()
             if isinstance(opened.queue, Spool):
                 in_thread(opened.queue.close)
-        calls = [] if isinstance(opened.queue, Spool) else opened.queue.calls()
+        calls = [] if isinstance(opened.queue, Spool) else _with_money(opened.queue)
         if calls:
             raise Undelivered(left, [body for call in calls for body in call.bodies]) from _told(refused)
         if refused:
@@ -147,6 +147,11 @@ class Client(RecordingCalls, HoldingCalls, ReadingCalls):
 
     def _standing(self, opened: Opened) -> Spooled:
         return replace(opened.queue.standing(), trouble=opened.line.trouble)
+
+
+def _with_money(queue: Memory) -> list[Call]:
+    """A hold that was not released runs out by itself."""
+    return [call for call in queue.calls() if call.path != RELEASE]
 
 
 def _told(refused: Sequence[Refusal]) -> EntriesRefused | None:

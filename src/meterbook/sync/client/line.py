@@ -12,10 +12,12 @@ import httpx
 from meterbook.client.answers import UNREADABLE, Fault, NotTaken, judge
 from meterbook.client.pauses import Pauses
 from meterbook.client.waiting_threads import Signal
-from meterbook.errors import InvalidUsage, Problem, UnexpectedAnswer, Unreachable
+from meterbook.errors import InvalidUsage, Problem, ServerFault, UnexpectedAnswer, Unreachable
 
 Answer = TypeVar("Answer")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
+TRY_S_MIN = 0.05
+"""In less no server answers, and why the try before failed says more."""
 AWAY_S = 1.0
 """So long after a failure a server is believed to be away, by calls that may do without it."""
 
@@ -76,7 +78,7 @@ class Line:
             if not isinstance(answer, NotTaken):
                 return answer
             pause_s = pauses.next_s(answer.asked_s)
-            if not answer.is_worth_retrying or time.monotonic() + pause_s >= until:
+            if not answer.is_worth_retrying or time.monotonic() + pause_s + TRY_S_MIN >= until:
                 self.give_up(answer)
                 raise answer.error
             self._pause.wait(pause_s)
@@ -111,6 +113,8 @@ class Line:
         """Not at the first failure: one connection that is cut is no server that is away."""
         if answer.fault is Fault.AWAY:
             self._away_until, self.is_gone = time.monotonic() + AWAY_S, True
+        elif isinstance(answer.error, ServerFault):
+            self.is_gone = True
 
     def _note(self, answer: NotTaken) -> None:
         if answer.fault in (Fault.AWAY, Fault.BARRED):
