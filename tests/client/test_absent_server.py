@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meterbook.client import AsyncClient
+from meterbook.client import AsyncClient, Refusal
 from meterbook.errors import InvalidUsage, Unreachable
 from tests.client.unruly import nobody
 
@@ -29,3 +29,25 @@ async def test_an_address_that_is_none_is_told(url: str, key: str) -> None:
     with pytest.raises(InvalidUsage):
         async with AsyncClient(url, key):
             pass
+
+
+async def _unheard(refusal: Refusal) -> None:
+    pytest.fail(f"awaited: {refusal}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timeout_s": 0},
+        {"connect_timeout_s": -1},
+        {"check_deadline_s": float("nan")},
+        {"batch_entries_max": 0},
+        {"waiting_entries_max": 2.5},
+        {"on_refused": _unheard},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_that_cant_be_are_told(settings: dict[str, Any]) -> None:
+    """When the client is made; a callback that nobody would await is one of them."""
+    with pytest.raises(InvalidUsage, match=next(iter(settings))):
+        AsyncClient("http://meterbook.test", "k", **settings)

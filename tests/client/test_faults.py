@@ -163,3 +163,14 @@ def test_embedding_brings_nothing_of_the_server(module: str) -> None:
     assert {name.split(".")[2] for name in loaded if name.startswith("meterbook.sync.")} <= {"client"}
     others = {"psycopg", "psycopg_pool", "litestar", "uvicorn", "stripe", "typer", "msgspec", "pydantic", "requests"}
     assert others & {name.partition(".")[0] for name in loaded} == set()
+
+
+def test_the_driver_comes_when_it_is_asked_for() -> None:
+    """`meterbook.open` and `Book` are there as ever, in both faces; a name that is none is none."""
+    asked = (
+        "import sys, meterbook, meterbook.sync; assert 'psycopg' not in sys.modules; meterbook.Book, meterbook.sync.open;"
+        "assert 'psycopg' in sys.modules; from meterbook import *; print(open, Book, hasattr(meterbook, 'opne'))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
+    assert "meterbook.book" in done.stdout

@@ -154,6 +154,17 @@ async def test_a_hold_is_settled_released_and_left(house: House, actor: str) -> 
     assert house.amounts(actor) == [D("0.30")]
 
 
+async def test_a_hold_with_a_name_is_not_released_by_leaving(house: House, actor: str) -> None:
+    """Two processes, or two tries of one work, share it: who leaves first takes it from nobody."""
+    async with AsyncClient(house.url, house.key) as client, AsyncClient(house.url, house.key) as other:
+        async with client.hold(actor, amount="2", hold_id=f"of {actor}") as first:
+            async with other.hold(actor, amount="2", hold_id=f"of {actor}") as second:
+                assert (first.state, second.is_granted) == (second.state, True)
+            assert holds(house, actor) == ["active"]
+            await first.settle(amount="0.30", **SAID)
+        assert holds(house, actor) == ["settled"]
+
+
 def test_the_synchronous_client_holds_too(house: House, actor: str) -> None:
     """With `with`."""
     with Client(house.url, house.key) as client:

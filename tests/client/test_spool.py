@@ -224,6 +224,27 @@ def test_a_folder_is_one_clients(tmp_path: Path) -> None:
         assert len(spool) == 0
 
 
+def test_the_folders_files_are_their_owners(tmp_path: Path) -> None:
+    """Whatever the process's mask, also in a folder that others may enter: amounts and ids are nobody else's business."""
+    mask = os.umask(0)
+    try:
+        with opened(tmp_path) as spool:
+            spool.append(calls(1, 2))
+            spool.finish(1, [], [refusal_of(call("1"), "invalid_usage", "no")])
+        segment = tmp_path / "00000001.calls"
+        segment.write_bytes(segment.read_bytes() + b"torn")
+        with opened(tmp_path):
+            pass
+        with opened(tmp_path / "new"):
+            pass
+    finally:
+        os.umask(mask)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"00000001.calls", "00000001.torn", "refused.ndjson", "done", "lock"} <= {file.name for file in files}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_folder_that_cant_be_used_is_told(tmp_path: Path) -> None:
     """A file in its place."""
     (tmp_path / "file").write_text("")

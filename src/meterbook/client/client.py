@@ -1,7 +1,8 @@
 """The client: opened, used from as many tasks or threads as there are, closed with a word of what is left."""
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,12 @@ from meterbook.client.sender import Batching, Sender
 from meterbook.client.sending import Opened, Settings, WhenUnreachable
 from meterbook.client.spool import Spool
 from meterbook.client.waiting_asyncio import in_thread
-from meterbook.errors import EntriesRefused, Undelivered
+from meterbook.core.arguments import check_whole
+from meterbook.errors import EntriesRefused, InvalidUsage, Problem, Undelivered
 
 MIB = 1024 * 1024
+COUNT_MAX = 10_000_000
+SECONDS_MAX = 86_401
 
 
 class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
@@ -52,6 +56,14 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
         on_refused: Callable[[Refusal], object] | None = None,
     ) -> None:
         check_choice(when_unreachable)
+        _check_numbers(
+            {"timeout_s": timeout_s, "connect_timeout_s": connect_timeout_s, "check_deadline_s": check_deadline_s},
+            {"batch_entries_max": batch_entries_max, "waiting_entries_max": waiting_entries_max},
+        )
+        if inspect.iscoroutinefunction(on_refused):
+            raise InvalidUsage(
+                [Problem(None, "on_refused", "invalid_callback", "pass a plain function: nobody awaits it")]
+            )
         super().__init__(
             Settings(
                 None if spool is None else Path(spool),
@@ -146,6 +158,17 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
 
     def _standing(self, opened: Opened) -> Spooled:
         return replace(opened.queue.standing(), trouble=opened.line.trouble)
+
+
+def _check_numbers(seconds: Mapping[str, float], counts: Mapping[str, int]) -> None:
+    """Raises `InvalidUsage`."""
+    for name, count in counts.items():
+        check_whole(name, count, 1, COUNT_MAX)
+    wrong = [name for name, value in seconds.items() if not 0 < value < SECONDS_MAX]
+    if wrong:
+        raise InvalidUsage(
+            [Problem(None, name, "invalid_number", "pass seconds above 0, at most a day") for name in wrong]
+        )
 
 
 def _with_money(queue: Memory) -> list[Call]:

@@ -28,10 +28,8 @@ class RefusedFile:
 
     def append(self, refused: Sequence[Refusal]) -> None:
         raw = b"".join(map(_line, refused))
-        with self._lock, self._path.open("ab") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+        with self._lock:
+            write_whole(self._path, raw, os.O_APPEND)
             self.size += len(raw)
             self._count += len(refused)
 
@@ -58,11 +56,16 @@ class RefusedFile:
 
     def _replace(self, content: bytes) -> None:
         beside = self._path.with_suffix(".new")
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_whole(beside, content, os.O_TRUNC)
         beside.replace(self._path)
+
+
+def write_whole(path: Path, content: bytes, flags: int) -> None:
+    """Appended (O_APPEND) or in place of all (O_TRUNC), on disk when it returns; for the owner's eyes."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _line(refusal: Refusal) -> bytes:

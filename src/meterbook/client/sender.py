@@ -93,8 +93,8 @@ class Sender:
         return not len(self._queue)
 
     def take_untold(self) -> list[Refusal]:
-        """Refused since somebody was told last. In a spool they stay; in memory nothing else keeps them."""
-        untold = list(self._untold)
+        """Refused since somebody was told last, where no callback is. In a spool they stay; in memory nothing else keeps them."""
+        untold = list(self._untold) if self._on_refused is None else []
         self._forget(len(untold))
         return untold
 

@@ -26,7 +26,7 @@ from zlib import crc32
 from meterbook.client.calls import Call, Waiting, decode, encode, waiting
 from meterbook.client.frames import HEADER, PAYLOAD_BYTES_MAX, Framed, frame, read_frame, scan
 from meterbook.client.queues import Bounds, Tally, standing_of
-from meterbook.client.refused import RefusedFile
+from meterbook.client.refused import RefusedFile, write_whole
 from meterbook.client.results import Refusal, Spooled
 from meterbook.errors import SpoolFailed, SpoolFull, SpoolTaken, SpoolUnreadable
 
@@ -261,7 +261,7 @@ class Spool:
     def _cut(self, torn: bytes) -> None:
         """Kept aside, for whoever wants to look; nobody was told that it was there."""
         if torn and not self._is_begun:
-            self._path(self._last).with_suffix(".torn").write_bytes(torn)
+            write_whole(self._path(self._last).with_suffix(".torn"), torn, os.O_TRUNC)
         file = self._files[self._last]
         _write_at(file, HEADER, 0)
         os.ftruncate(file, self._end)

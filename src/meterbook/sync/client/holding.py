@@ -60,6 +60,7 @@ class HoldingCalls(Sending):
     ) -> Iterator["Hold"]:
         """Sets money aside until it is settled, released or `ttl_s` have passed; leaving unsettled releases it. Raises `Denied`.
 
+        With a `hold_id` of the caller's, leaving does not: it may be the hold of another process, or of the same work's next try.
         A server that can't answer: `Denied` (`unreachable`, retryable); with "allow" the block begins all the same (`is_granted` False),
         nothing bounds what it costs, and its settle is recorded.
         """
@@ -78,7 +79,7 @@ class HoldingCalls(Sending):
         try:
             yield held
         finally:
-            if not held.ended:
+            if not held.ended and hold_id is None:
                 held.release()
 
     def settle(
