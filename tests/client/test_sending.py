@@ -14,6 +14,7 @@ import pytest
 
 from meterbook.client import AsyncClient, Client, Refusal, Spooled
 from meterbook.client.calls import Call
+from meterbook.client.pauses import Pauses
 from meterbook.client.queues import Bounds
 from meterbook.client.spool import Spool
 from meterbook.errors import ClientClosed, EntriesRefused, Overloaded, SpoolFull, Undelivered
@@ -178,6 +179,25 @@ async def test_an_entry_that_cant_be_taken_now_holds_up_no_other(
     assert sorted(house.amounts(actor)) == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_who_comes_later_does_not_wait_for_what_is_stuck(
+    house: House, unruly: Unruly, actor: str, tmp_path: Path
+) -> None:
+    """However long the pause before the stuck one's next try is by now."""
+    unruly.decide = _one_is_stuck
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, close_s=0.1) as client:
+        assert client._opened is not None
+        client._opened.sender._pauses = Pauses(first_s=1e6, longest_s=1e6)
+        await client.enqueue(actor, amount="1", **{**SAID, "source": "stuck"})
+        while len(unruly.asked) < 2:  # noqa: ASYNC110  the sender works beside
+            await asyncio.sleep(0.02)
+        await client.enqueue(actor, amount="2", **SAID)
+        async with asyncio.timeout(20):
+            while client.spooled().calls > 1:  # noqa: ASYNC110  the sender works beside
+                await asyncio.sleep(0.02)
+        assert house.amounts(actor) == [2]
+        assert client.spooled().exposure == 1
+
+
 async def test_a_server_that_fails_at_everything_changes_no_order(
     house: House, unruly: Unruly, actor: str, tmp_path: Path
 ) -> None:
@@ -336,6 +356,20 @@ async def test_a_full_spool_is_told_and_drops_nothing(house: House, unruly: Unru
         await client.flush()
         await client.record(actor, amount="2", **SAID)
     assert sorted(house.amounts(actor)) == [1, 1, 1, 2]
+
+
+async def test_a_disk_that_takes_no_refusal_loses_none(house: House, actor: str, tmp_path: Path) -> None:
+    """What can't be put aside stays in front, is told as trouble, and is put aside when the disk takes it."""
+    async with AsyncClient(house.url, house.key, spool=tmp_path, on_refused=lambda _: None) as client:
+        (tmp_path / "refused.ndjson").symlink_to("/dev/full")  # after the folder was read: it has no end
+        await client.enqueue(actor, amount="1", workspace="nowhere", **SAID)
+        waits = await client.flush(0.5)
+        assert waits.calls == 1
+        assert waits.trouble is not None
+        assert waits.trouble.startswith("spool_full: ")
+        (tmp_path / "refused.ndjson").unlink()
+        assert (await client.flush()).calls == 0
+        assert [each.code for each in client.refused()] == ["unknown_workspace"]
 
 
 async def test_memory_that_cant_be_sent_is_told_at_the_end(house: House, unruly: Unruly, actor: str) -> None:

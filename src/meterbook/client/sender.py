@@ -19,7 +19,7 @@ from meterbook.client.queues import Memory, Queue, refusal_of
 from meterbook.client.results import Refusal
 from meterbook.client.spool import Spool
 from meterbook.client.waiting_asyncio import Background, Signal, in_thread
-from meterbook.errors import InvalidUsage, UnknownHold
+from meterbook.errors import InvalidUsage, SpoolFailed, SpoolFull, UnknownHold
 
 OnRefused = Callable[[Refusal], object]
 LOG = getLogger("meterbook.client")
@@ -51,7 +51,7 @@ class Sender:
         self._appended, self._hurry = Signal(), Signal()
         self._background = Background(self._run)
         self._ending = False
-        self._is_working = False
+        self._is_working = self._is_stuck = False
         self._skip, self._count = 0, batching.entries_max
         self._pauses = Pauses()
         self._untold: deque[Refusal] = deque(maxlen=UNTOLD_MAX if isinstance(queue, Spool) else None)
@@ -115,11 +115,22 @@ class Sender:
                 await self._gather()
                 continue
             self._is_working = True
-            pause_s = await self._round()
+            self._appended.clear()
+            pause_s = await self._try_round()
             self._is_working = False
             if pause_s and not self._ending:
-                await self._hurry.wait(pause_s)
+                await (self._appended if self._is_stuck else self._hurry).wait(pause_s)
             self._hurry.clear()
+
+    async def _try_round(self) -> float:
+        """A disk that does not take what became of a round is told; the round comes again, and is replayed."""
+        self._is_stuck = False
+        try:
+            return await self._round()
+        except (SpoolFull, SpoolFailed) as error:
+            self._line.trouble = f"{error.code}: {error}"
+            LOG.warning("%s", error)
+            return self._pauses.next_s()
 
     async def _gather(self) -> None:
         """A moment for company, unless a batch is there already."""
@@ -206,7 +217,11 @@ class Sender:
             await self._finish(calls, [], [refusal_of(calls[0], answer.error.code, str(answer.error), answer.problem)])
 
     def _stuck(self, calls: Sequence[Call], answer: NotTaken) -> float:
-        """The first to be asked alone, and the one behind it, are asked at once: most often only one is stuck."""
+        """The first to be asked alone, and the one behind it, are asked at once: most often only one is stuck.
+
+        The pause is over when something comes: the server may take that.
+        """
+        self._is_stuck = True
         if len(calls) > 1 or self._count > 1:
             self._count = 1
             return 0.0

@@ -164,9 +164,12 @@ class Spool:
         return [self._read(place) for place in wanted]
 
     def finish(self, passed: int, again: Sequence[Call], refused: Sequence[Refusal]) -> None:
-        """A kill in between leaves a call twice, never none; its key makes the second a replay."""
+        """A kill in between leaves a call twice, never none; its key makes the second a replay. Raises `SpoolFull`, `SpoolFailed`."""
         if refused:
-            self._refused.append(refused)
+            try:
+                self._refused.append(refused)
+            except OSError as error:
+                raise _refusal(error, self._folder) from error
         if again:
             with self._writing:
                 ticket = self._write([_framed(call) for call in again])
@@ -179,11 +182,14 @@ class Spool:
                 self._note_done(gone[-1])
 
     def _note_done(self, last: Place) -> None:
-        _write_at(self._done, _done_record(last.segment, last.offset + last.size), 0)
+        """A hint: if it can't be written, more is sent again later."""
+        with suppress(OSError):
+            _write_at(self._done, _done_record(last.segment, last.offset + last.size), 0)
         keep = self._places[0].segment if self._places else self._last
         for number in [number for number in self._files if number < keep]:
             os.close(self._files.pop(number))
-            self._path(number).unlink()
+            with suppress(OSError):
+                self._path(number).unlink()
 
     def _read(self, place: Place) -> Call:
         raw = os.pread(self._files[place.segment], place.size, place.offset)
