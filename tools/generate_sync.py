@@ -1,6 +1,6 @@
 """Writes src/meterbook/sync, the synchronous twin, from the asynchronous source; with --check, says what is stale.
 
-Twins are made of each module under book/, operations/ and postgres/ that is asynchronous or imports one that is,
+Twins are made of each module under book/, client/, operations/ and postgres/ that is asynchronous or imports one that is,
 and of the package's own face. Only straight-line code can be turned: where waiting is more than `await`, write the
 module twice, as `…_asyncio.py` and `…_threads.py` with the same names; the twin then imports the second.
 """
@@ -22,13 +22,14 @@ from typing import TypeGuard
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "meterbook"
 TWIN = f"{PACKAGE}.sync"
-ROOMS = ("book", "operations", "postgres")
+ROOMS = ("book", "client", "operations", "postgres")
 HAND_WRITTEN = "_asyncio"
 HAND_WRITTEN_TWIN = "_threads"
 
 KEYWORDS = {"async", "await"}
 NAMES = {
     "AbstractAsyncContextManager": "AbstractContextManager",
+    "AsyncClient": "Client",
     "AsyncClientCursor": "ClientCursor",
     "AsyncConnection": "Connection",
     "AsyncConnectionPool": "ConnectionPool",
@@ -36,6 +37,7 @@ NAMES = {
     "AsyncCursor": "Cursor",
     "AsyncExitStack": "ExitStack",
     "AsyncGenerator": "Generator",
+    "AsyncHold": "Hold",
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",
     "AsyncRowFactory": "RowFactory",
@@ -48,6 +50,7 @@ NAMES = {
     "__anext__": "__next__",
     "aclose": "close",
     "aiter": "iter",
+    "aiter_bytes": "iter_bytes",
     "anext": "next",
     "asynccontextmanager": "contextmanager",
     "enter_async_context": "enter_context",
@@ -84,9 +87,15 @@ def read_sources(source: Path) -> dict[str, Source]:
     for file in sorted(files):
         parts = file.relative_to(source).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if not module.endswith((HAND_WRITTEN, HAND_WRITTEN_TWIN)):
-            found[module] = Source(module, file, file.read_text())
+        text = file.read_text()
+        if not module.endswith((HAND_WRITTEN, HAND_WRITTEN_TWIN)) and not _is_face_of_both(text):
+            found[module] = Source(module, file, text)
     return found
+
+
+def _is_face_of_both(text: str) -> bool:
+    """A package that offers the twin beside its source has none itself."""
+    return re.search(rf"^from {re.escape(TWIN)}\.", text, re.MULTILINE) is not None
 
 
 def choose_twins(sources: dict[str, Source]) -> set[str]:

@@ -3,7 +3,8 @@
 `meterbook.open` gives a `Book` (asyncio); `meterbook.sync.open` the same without. Errors: `meterbook.errors`.
 """
 
-from meterbook.book import Book, open
+from typing import TYPE_CHECKING, Any
+
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
 from meterbook.core.breakdown import apportion
@@ -20,6 +21,19 @@ from meterbook.errors import (
     KeyConflict,
     MeterbookError,
 )
+
+if TYPE_CHECKING:
+    from meterbook.book import Book, open
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`open` and `Book` bring a database driver along, which a program that only embeds `meterbook.client` has no use for."""
+        if name not in {"Book", "open"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from meterbook import book  # noqa: PLC0415  see above
+
+        return getattr(book, name)
+
 
 __all__ = [
     "Attribution",

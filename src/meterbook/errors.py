@@ -17,15 +17,23 @@ MeterbookError
 │   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
+│   ├── SpoolTaken · SpoolUnreadable  a client's folder that another process uses, or that can't be read
+│   ├── ClientClosed           a client that was closed, or never opened
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
 ├── KeyConflict                a key was used for something else; carries both versions
 ├── Denied                     a hold that was not granted; carries the admission
+├── ServerRefused              a server's refusal of a kind that this version does not know; carries its code
+├── EntriesRefused             of what a client sent later, some was refused; carries each with its reason
+├── Undelivered                a client without a spool was closed with entries in memory; carries them
 ├── CardDeclined               an invoice is there and was not paid; Stripe tries again
 └── Unavailable                could not be determined or written now; nothing was written; retry
     ├── AttributionUnavailable who pays, or for which period
     ├── InProgress             another writer of the same key has not finished
     ├── TransactionConflict    a serialization failure or a deadlock: repeat the whole transaction
-    ├── Overloaded             the recorder's queue is full
+    ├── Overloaded             the recorder's queue is full, or a client's memory
+    ├── Unreachable            a client's server does not answer; UnexpectedAnswer: something else does
+    ├── ServerFault            a fault of the server, which its log tells
+    ├── SpoolFull · SpoolFailed  a client's folder has no room, or its disk fails
     ├── StripeUnavailable      Stripe was not reached, or answered that it can't now; what came of the call is unknown
     ├── LedgerUnavailable      the database can't be reached, or is not migrated
     └── EngineUnavailable      no PostgreSQL could be started here
@@ -37,6 +45,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meterbook.client.results import Refusal, Spooled
     from meterbook.core.admission import Admission
 
 
@@ -287,6 +296,52 @@ class WrongLedger(InvalidRequest):
     code = "wrong_ledger"
 
 
+class SpoolTaken(InvalidRequest):
+    """Another process, or another client of this one, uses this folder: give each its own."""
+
+    code = "spool_taken"
+
+
+class SpoolUnreadable(InvalidRequest):
+    """The folder of a client holds what this version can't read: nothing of it was changed."""
+
+    code = "spool_unreadable"
+
+
+class ClientClosed(InvalidRequest):
+    """The client is not open: use it inside its `with` block, and open one after a fork."""
+
+    code = "client_closed"
+
+
+class ServerRefused(MeterbookError):
+    """The server refused, by a code that this version of the client does not know."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        self.code, self.retryable = code, retryable
+        super().__init__(message)
+
+
+class EntriesRefused(MeterbookError):
+    """Some of what was handed in before was refused, for good. None of it is recorded."""
+
+    code = "entries_refused"
+
+    def __init__(self, refusals: "Sequence[Refusal]") -> None:
+        self.refusals = tuple(refusals)
+        super().__init__("; ".join(map(str, self.refusals)))
+
+
+class Undelivered(MeterbookError):
+    """What was waiting in memory could not be recorded before the client was closed."""
+
+    code = "undelivered"
+
+    def __init__(self, left: "Spooled", bodies: Sequence[Mapping[str, object]]) -> None:
+        self.left, self.bodies = left, tuple(bodies)
+        super().__init__(f"{left.calls} calls worth {left.exposure} were not recorded; their bodies are in `bodies`")
+
+
 def _said(value: str | Decimal | int | None) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
@@ -375,6 +430,43 @@ class LedgerUnavailable(Unavailable):
     """
 
     code = "ledger_unavailable"
+
+
+class Unreachable(Unavailable):
+    """The server can't be reached or doesn't answer in time; try again.
+
+    It may have been written all the same: the keys, in `event_keys`, make the retry safe.
+    """
+
+    code = "unreachable"
+
+    def __init__(self, message: str | None = None, event_keys: Sequence[str] = ()) -> None:
+        self.event_keys = tuple(event_keys)
+        super().__init__(message)
+
+
+class UnexpectedAnswer(Unreachable):
+    """What answers is no meterbook server: a proxy, or another service."""
+
+    code = "unexpected_answer"
+
+
+class ServerFault(Unavailable):
+    """A fault of the server; its log has more under the request's id. It may have been written all the same."""
+
+    code = "internal_error"
+
+
+class SpoolFull(Unavailable):
+    """The client's folder holds as much as it may, or its disk is full; this call is neither there nor recorded."""
+
+    code = "spool_full"
+
+
+class SpoolFailed(Unavailable):
+    """The disk under the client's folder does not take what is written; this call is neither there nor recorded."""
+
+    code = "spool_failed"
 
 
 class EngineUnavailable(Unavailable):

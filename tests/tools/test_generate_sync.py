@@ -68,6 +68,8 @@ def source(tmp_path: Path) -> Path:
         "operations/work.py": ASYNCHRONOUS,
         "operations/names.py": "NAME = 1\n",
         "operations/queue_asyncio.py": "import asyncio\nasync def put(): await asyncio.gather()\n",
+        "client/__init__.py": "from meterbook.client.client import AsyncClient\nfrom meterbook.sync.client.client import Client\n",
+        "client/client.py": "class AsyncClient:\n    async def close(self): ...\n",
         "postgres/__init__.py": "",
         "postgres/connections.py": "async def stream(conn): ...\n",
         "postgres/pools.py": "from meterbook.postgres.connections import stream\n",
@@ -90,12 +92,21 @@ def test_modules_that_import_an_asynchronous_one_have_a_twin_and_others_have_non
     assert "meterbook.sync.postgres.connections" in files[Path("sync/postgres/pools.py")]
     assert set(files) == {
         Path("sync/__init__.py"),
+        Path("sync/client/__init__.py"),
+        Path("sync/client/client.py"),
         Path("sync/operations/__init__.py"),
         Path("sync/operations/work.py"),
         Path("sync/postgres/__init__.py"),
         Path("sync/postgres/connections.py"),
         Path("sync/postgres/pools.py"),
     }
+
+
+def test_a_package_that_offers_both_has_no_twin(source: Path) -> None:
+    """It would offer the twin twice; its modules are turned, with the names of their classes."""
+    files = generate(source)
+    assert "import" not in files[Path("sync/client/__init__.py")]
+    assert "class Client:" in files[Path("sync/client/client.py")]
 
 
 @pytest.mark.parametrize("line", ["await asyncio.gather(a, b)", "print(__file__)", "from . import names"])

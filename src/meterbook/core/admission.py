@@ -18,6 +18,8 @@ Code = Literal[
     "member_cap_reached",
     "limit_reached",
     "check_failed",
+    "unreachable",
+    "allowed_unreachable",
 ]
 Scope = Literal["user", "organization", "member"]
 
@@ -127,6 +129,14 @@ def check_failed(why: str) -> Admission:
     """Fail closed: nothing was compared."""
     message = f"Whether there is usage left could not be determined ({why}). Please try again."
     return Admission(False, "check_failed", message, "user", None, retryable=True)  # noqa: FBT003
+
+
+def unreachable(why: str, *, allowed: bool) -> Admission:
+    """A client's answer when its server gives none: as the caller chose. Nothing was compared; what is allowed so, nothing bounds."""
+    said = f"Whether there is usage left could not be asked ({why})."
+    if allowed:
+        return Admission(True, "allowed_unreachable", said, "user", None, overshoot=None)  # noqa: FBT003
+    return Admission(False, "unreachable", f"{said} Please try again.", "user", None, retryable=True)  # noqa: FBT003
 
 
 def _blocked(facts: AdmissionFacts) -> Admission | None:

@@ -4,6 +4,8 @@
 `meterbook.open` gives a `Book` (asyncio); `meterbook.sync.open` the same without. Errors: `meterbook.errors`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from meterbook.catalogs import load_catalog
 from meterbook.core.attribution import Attribution
 from meterbook.core.breakdown import apportion
@@ -15,7 +17,19 @@ from meterbook.core.plans import Catalog, Plan
 from meterbook.core.recorded import Recorded, RecordedEntry
 from meterbook.core.usage_report import UsageReport
 from meterbook.errors import AttributionUnavailable, InvalidUsage, KeyConflict, MeterbookError
-from meterbook.sync.book import Book, open
+
+if TYPE_CHECKING:
+    from meterbook.sync.book import Book, open
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`open` and `Book` bring a database driver along, which a program that only embeds `meterbook.client` has no use for."""
+        if name not in {"Book", "open"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from meterbook.sync import book
+
+        return getattr(book, name)
+
 
 __all__ = [
     "Attribution",

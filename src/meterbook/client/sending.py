@@ -1,0 +1,106 @@
+"""What every part of the client shares: the line, what waits, and how a call is made now, or later if there is a spool."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from meterbook.client.calls import Call
+from meterbook.client.line import Line
+from meterbook.client.queues import Memory
+from meterbook.client.sender import Sender
+from meterbook.client.spool import Spool
+from meterbook.client.waiting_asyncio import in_thread
+from meterbook.errors import ClientClosed, Unavailable, Unreachable
+
+Answer = TypeVar("Answer")
+WhenUnreachable = Literal["deny", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """As the client has them. Durations in seconds."""
+
+    spool: Path | None
+    timeout_s: float
+    connect_timeout_s: float
+    deadline_s: float
+    check_deadline_s: float
+    close_s: float
+    when_unreachable: WhenUnreachable
+    batch_entries_max: int
+    batch_wait_s: float
+    waiting_entries_max: int
+    waiting_bytes_max: int
+
+
+@dataclass(slots=True)
+class Opened:
+    """What an open client works with, in the process that opened it."""
+
+    line: Line
+    queue: Spool | Memory
+    sender: Sender
+    process: int
+
+
+class Sending:
+    """The base of the client's calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: Opened | None = None
+
+    def _open(self) -> Opened:
+        """Raises `ClientClosed`, and what ended the sender's work before its time."""
+        opened = self._mine()
+        opened.sender.raise_failure()
+        return opened
+
+    def _mine(self) -> Opened:
+        """Of this process: a fork shares neither connections nor folder. Raises `ClientClosed`."""
+        if self._opened is None or self._opened.process != os.getpid():
+            raise ClientClosed
+        return self._opened
+
+    @property
+    def _has_spool(self) -> bool:
+        return self._settings.spool is not None
+
+    async def _now_or_later(self, call: Call, read: Callable[[Any], Answer]) -> Answer | None:
+        """None: it is in the spool. Without one the server's absence is raised, with the keys for another try."""
+        opened = self._open()
+        if self._has_spool and opened.line.is_gone and len(opened.queue):
+            await self._later(call)
+            return None
+        try:
+            return await opened.line.ask("POST", call.path, call.body, read, self._settings.deadline_s)
+        except Unavailable as error:
+            if not self._has_spool:
+                if isinstance(error, Unreachable):
+                    error.event_keys = tuple(key for key in call.event_keys if key is not None)
+                raise
+            await self._later(call)
+            return None
+
+    async def _later(self, call: Call) -> None:
+        """Handed to the sender: on disk, or in memory without a spool. Raises `SpoolFull`, `SpoolFailed`, `Overloaded`."""
+        opened = self._open()
+        await in_thread(opened.queue.append, [call.stamped()])
+        opened.sender.told()
+
+    async def _read(self, path: str, wanted: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        said = {name: _text(value) for name, value in wanted.items() if value is not None}
+        return await self._open().line.ask("GET", path, said, read, self._settings.deadline_s)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return str(value).lower() if isinstance(value, bool) else value
