@@ -29,6 +29,7 @@ BROAD_EXCEPT: dict[str, str] = {
     "src/meterbook/book/lanes_asyncio.py": "whatever a group's work raises belongs to its callers, who wait for it elsewhere",
     "src/meterbook/client/waiting_threads.py": "whatever ends the sender's thread belongs to the client's next call, in another thread",
     "src/meterbook/book/lanes_threads.py": "whatever a group's work raises belongs to its callers, who wait for it elsewhere",
+    "src/meterbook/http/lane.py": "stands where the framework's last handler stands: a fault is logged, and told by the request's id",
 }
 # SQL outside a .sql file: module → why.
 SQL_IN_PYTHON: dict[str, str] = {}
