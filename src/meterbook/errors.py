@@ -15,6 +15,7 @@ MeterbookError
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── NotPermitted · AheadOfClock  the login may not do that, or is not believed about the future
 │   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
+│   ├── UnsuitableConnection   a `conn` that no transaction of psycopg's lies beneath
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
@@ -273,6 +274,12 @@ class UnknownKey(InvalidRequest):
     """No API key has this id."""
 
     code = "unknown_key"
+
+
+class UnsuitableConnection(InvalidRequest):
+    """What was passed as `conn` is no connection through which the ledger can record."""
+
+    code = "unsuitable_connection"
 
 
 class ForkedBook(InvalidRequest):
