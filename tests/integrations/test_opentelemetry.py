@@ -175,7 +175,7 @@ async def test_a_request_is_a_span_beneath_its_traceparent(
     book: Book, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     """Named by its route, with status and request id; the ledger's call is its child; quiet routes make none."""
-    app = TracedApp(make_app(Door(book, Settings(access_log=False))), QUIET_ROUTES, provider)  # type: ignore[arg-type]
+    app = TracedApp(make_app(Door(book, Settings(access_log=False))), QUIET_ROUTES, provider)
     key = (await book.make_key("a", scopes=["record"], by="the tests")).text
     headers = {"Authorization": f"Bearer {key}", "traceparent": PARENT, "x-request-id": "r-1"}
     async with httpx.AsyncClient(
