@@ -291,7 +291,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
         listener.close()
 
 
-async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
+async def assert_eventually(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
         while not await look():  # noqa: ASYNC110  the database sets no event
             await asyncio.sleep(0.02)
@@ -317,7 +317,7 @@ async def test_a_stream_is_recorded_when_it_has_ended(book: Book, hold: str | No
         async def is_recorded() -> bool:
             return (await total(book), await held(book)) == (Decimal("0.30"), 0)
 
-        await eventually(is_recorded)
+        await assert_eventually(is_recorded)
 
 
 @pytest.mark.parametrize("hold", [None, "1.00"])
@@ -343,7 +343,7 @@ async def test_a_client_that_leaves_pays_for_what_was_done(book: Book, hold: str
         async def is_recorded() -> bool:
             return (await total(book), await held(book)) == (Decimal("0.10"), 0)
 
-        await eventually(is_recorded)
+        await assert_eventually(is_recorded)
 
 
 async def test_a_client_that_leaves_an_ordinary_route_pays_too(book: Book) -> None:
@@ -364,7 +364,7 @@ async def test_a_client_that_leaves_an_ordinary_route_pays_too(book: Book) -> No
         async def is_recorded() -> bool:
             return await total(book) == Decimal("0.25")
 
-        await eventually(is_recorded)
+        await assert_eventually(is_recorded)
 
 
 async def test_a_request_that_is_cancelled_is_recorded(book: Book) -> None:

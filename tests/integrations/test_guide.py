@@ -84,5 +84,5 @@ async def test_the_example_of_litellm_runs(book: Book, example: Example) -> None
     try:
         await run(example(3), book=book)
     finally:
-        litellm.callbacks.clear()
+        litellm.logging_callback_manager._reset_all_callbacks()  # type: ignore[no-untyped-call]
     assert await total(book) > 0

@@ -80,6 +80,17 @@ async def test_the_same_callback_again_is_replayed(book: Book, callback: UsageCa
     assert ((await book.usage("user:u")).count, errors) == (2, [])
 
 
+async def test_a_callback_beside_an_older_one_is_told_too(book: Book, errors: Errors) -> None:
+    """LiteLLM takes two of one class for one: a book that is opened anew would record nothing, and nobody would know."""
+    litellm.callbacks.append(UsageCallback(Failing(book, 99), on_error=lambda *told: errors.append(told)))
+    await litellm.acompletion(**{**ASKED, "user": None})
+    callback = UsageCallback(book)
+    litellm.callbacks.append(callback)
+    await litellm.acompletion(**ASKED)
+    await callback.flush()
+    assert (await book.usage("user:u")).count == 1
+
+
 async def test_an_answer_that_is_streamed_is_recorded_at_its_end(book: Book, callback: UsageCallback) -> None:
     """Once, when the stream has been read; nothing before."""
     stream = await litellm.acompletion(**ASKED, stream=True)
