@@ -1,6 +1,6 @@
 """A gate before a route of FastAPI: asks whether this work may begin, and records what it cost once it is done.
 
-Needs FastAPI 0.121 or newer. See docs/guides/in-your-application.md.
+Needs FastAPI 0.121.1 or newer. See docs/guides/in-your-application.md.
 """
 
 import asyncio
