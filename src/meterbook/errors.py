@@ -15,6 +15,7 @@ MeterbookError
 │   ├── MembershipRefused      a second organization, an owner who leaves, somebody who is no member
 │   ├── NotPermitted · AheadOfClock  the login may not do that, or is not believed about the future
 │   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
+│   ├── UnsuitableConnection   a `conn` that no transaction of psycopg's lies beneath
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
 │   ├── SpoolTaken · SpoolUnreadable  a client's folder that another process uses, or that can't be read
@@ -282,6 +283,12 @@ class UnknownKey(InvalidRequest):
     """No API key has this id."""
 
     code = "unknown_key"
+
+
+class UnsuitableConnection(InvalidRequest):
+    """What was passed as `conn` is no connection through which the ledger can record."""
+
+    code = "unsuitable_connection"
 
 
 class ForkedBook(InvalidRequest):

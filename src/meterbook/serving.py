@@ -24,6 +24,7 @@ from meterbook.console.desk import Desk
 from meterbook.errors import InvalidSettings
 from meterbook.http.app import make_app
 from meterbook.http.door import Door, quiet_libraries
+from meterbook.http.edge import QUIET_ROUTES, App, Edge
 from meterbook.http.protocol import TimedProtocol
 from meterbook.settings import Settings
 from meterbook.stripe.gateway import StripeAccount
@@ -54,7 +55,7 @@ async def serve(settings: Settings, opening: Opening, tell_address: Callable[[st
     """
     quiet_libraries()
     log = make_log(settings.log_format)
-    with _listening(settings) as listener:
+    with _listening(settings) as listener, _tracing(settings):
         async with opening() as book:
             door = Door(book, settings, log=log)
             server = _Server(_configured(door), door)
@@ -105,7 +106,7 @@ class _Server(uvicorn.Server):
 def _configured(door: Door) -> uvicorn.Config:
     settings = door.settings
     return uvicorn.Config(
-        make_app(door, *([console_routes(Desk(door.book, settings))] if settings.console else [])),
+        _traced(make_app(door, *([console_routes(Desk(door.book, settings))] if settings.console else [])), settings),
         http=TimedProtocol.within(settings.header_timeout_s),
         ws="none",
         lifespan="off",
@@ -117,6 +118,29 @@ def _configured(door: Door) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
+
+
+@contextmanager
+def _tracing(settings: Settings) -> Iterator[None]:
+    """OpenTelemetry is an extra, and loaded by who asks for traces alone."""
+    if not settings.traces:
+        yield
+        return
+    try:
+        from meterbook.integrations.otlp import exporting
+    except ImportError as error:
+        missing = "traces: OpenTelemetry is not installed; install meterbook with its extra: meterbook[server,otel]"
+        raise InvalidSettings([missing]) from error
+    with exporting():
+        yield
+
+
+def _traced(app: Edge, settings: Settings) -> App:
+    if not settings.traces:
+        return app
+    from meterbook.integrations.opentelemetry import TracedApp
+
+    return TracedApp(app, QUIET_ROUTES)
 
 
 def _stop_on_signals(server: _Server, stop: asyncio.Event) -> None:

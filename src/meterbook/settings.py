@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json, or text for people.")
     access_log: bool = Field(default=True, description="One line a request.")
 
+    traces: bool = Field(
+        default=False, description="Send OpenTelemetry's traces where OTEL_EXPORTER_OTLP_ENDPOINT says."
+    )
+
     console: bool = Field(default=True, description="Serve the console, pages for people, at /console.")
     console_secret: SecretStr = Field(
         default=SecretStr(""),

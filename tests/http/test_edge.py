@@ -15,7 +15,8 @@ from meterbook import errors
 from meterbook.book import Book
 from meterbook.core.admission import check_failed
 from meterbook.errors import Denied, LedgerUnavailable, MeterbookError
-from meterbook.http.problems import STATUSES, TITLES, problem_of, status_of
+from meterbook.http.problems import STATUSES, problem_of, status_of
+from meterbook.problems import TITLES
 from tests.http.conftest import Making, Service, entry
 from tests.ledger import count
 

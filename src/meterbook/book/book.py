@@ -53,11 +53,13 @@ from meterbook.operations.record_cumulative import record_cumulative, running_to
 from meterbook.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
 from meterbook.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
 from meterbook.postgres import compaction, recording
+from meterbook.postgres.borrowed import borrowed
 from meterbook.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.migrate import check_ledger, find_settled, list_pending, migrate
 from meterbook.postgres.refusals import connecting_advice, refusals
 from meterbook.postgres.sessions import read_committed
+from meterbook.postgres.underlying_asyncio import CallersConnection
 from meterbook.stripe.gateway import StripeAccount
 
 CONNECTIONS_MAX = 10
@@ -192,7 +194,7 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         occurred_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         attribution: Attribution | str | None = None,
-        conn: AsyncConnection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Records one entry, exactly once: the same key again is replayed, or refused if it says something else.
 
@@ -206,12 +208,12 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         return await self.record_many([usage], conn=conn)
 
     async def record_many(
-        self, entries: Sequence[Usage | Mapping[str, Any]], *, conn: AsyncConnection[Any] | None = None
+        self, entries: Sequence[Usage | Mapping[str, Any]], *, conn: CallersConnection | None = None
     ) -> Recorded:
         """The same for several entries (`Usage`, or dicts of its fields), all or nothing; the error names every bad one."""
         sound = check_entries(entries, self._catalog.currency)
         if conn is not None:
-            return await self._record_in(conn, sound)
+            return await self._record_in(await borrowed(conn), sound)
         answers = await self._write_together(sound) if sound else []
         refusal = await self._find_refusal(sound, answers)
         if refusal is not None:
@@ -268,7 +270,7 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         occurred_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         attribution: Attribution | str | None = None,
-        conn: AsyncConnection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Keeps the maximum of a request's running total: records the rise, if there is one (`amount` of the reply).
 
@@ -281,7 +283,13 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         named = category is not None
         if conn is not None:
             return await record_cumulative(
-                conn, request, usage, self._catalog.currency, self._attribute, self._at(), names_category=named
+                await borrowed(conn),
+                request,
+                usage,
+                self._catalog.currency,
+                self._attribute,
+                self._at(),
+                names_category=named,
             )
         async with self._pool.connection() as own:
             return await record_cumulative(
@@ -295,14 +303,14 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         amount: str | Decimal | int,
         reason: str,
         event_key: str,
-        conn: AsyncConnection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Adds `amount` (negative takes back) to an entry by a new one that points at it; together never below zero.
 
         Raises `UnknownEntry`, `CorrectionRefused`, `KeyConflict`, `InvalidUsage`, `InProgress`.
         """
         if conn is not None:
-            return await self._correct_in(conn, self._attribute, entry, amount, reason, event_key)
+            return await self._correct_in(await borrowed(conn), self._attribute, entry, amount, reason, event_key)
         async with self._pool.connection() as own:
             return await self._correct_in(own, self._attribute_on(own), entry, amount, reason, event_key)
 

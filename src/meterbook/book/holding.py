@@ -32,6 +32,8 @@ from meterbook.operations.settle_hold import (
     end_holds,
 )
 from meterbook.postgres import holds
+from meterbook.postgres.borrowed import borrowed
+from meterbook.postgres.underlying_asyncio import CallersConnection
 
 HOLD_TTL_S = 600
 HOLDS_PER_LIST_MAX = 1000
@@ -114,7 +116,7 @@ class HoldingCalls(LedgerAccess):
         category: str = "model",
         execution: str | None = None,
         occurred_at: datetime | None = None,
-        conn: AsyncConnection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Settled:
         """Records the real cost and ends the hold, together; a dead one's usage is recorded too. Raises `UnknownHold`, `KeyConflict`."""
         said = Settlement(amount, source, description, event_key, category, execution, occurred_at)
@@ -122,8 +124,9 @@ class HoldingCalls(LedgerAccess):
         if conn is None:
             settled = await self._end(ending)
         else:
-            async with inside(conn):
-                settled = await end_hold(conn, ending, self._catalog.currency, self._attribute, self._at())
+            own = await borrowed(conn)
+            async with inside(own):
+                settled = await end_hold(own, ending, self._catalog.currency, self._attribute, self._at())
         assert isinstance(settled, Settled)  # noqa: S101  the answer to a settle
         return settled
 
@@ -246,7 +249,7 @@ class Hold:
         category: str = "model",
         execution: str | None = None,
         occurred_at: datetime | None = None,
-        conn: AsyncConnection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Settled:
         settled = await self._book.settle(
             self.id,

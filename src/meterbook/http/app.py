@@ -16,8 +16,9 @@ from meterbook.http.door import OPEN, Door, admit
 from meterbook.http.edge import Edge
 from meterbook.http.lane import Lane
 from meterbook.http.openapi import DOCUMENT_PATH, document_of
-from meterbook.http.problems import PROBLEM_JSON, SERVER_ERROR, answer_litestar, answer_refusal, problem, request_id_of
+from meterbook.http.problems import SERVER_ERROR, answer_litestar, answer_refusal, request_id_of
 from meterbook.http.routes import DESCRIBED
+from meterbook.problems import PROBLEM_JSON, problem
 
 
 def make_app(door: Door, *others: ControllerRouterHandler) -> Edge:

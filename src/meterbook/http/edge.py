@@ -12,7 +12,8 @@ import msgspec
 
 from meterbook.errors import Overloaded
 from meterbook.http.door import Door
-from meterbook.http.problems import PROBLEM_JSON, BodyTooLarge, TooSlow, headers_of, problem_of
+from meterbook.http.problems import BodyTooLarge, TooSlow, headers_of, problem_of
+from meterbook.problems import PROBLEM_JSON
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -16,8 +16,8 @@ from litestar.types import ControllerRouterHandler
 from meterbook.http.bodies import JSON, NDJSON
 from meterbook.http.cloud_events import BATCHED, EVENT_TYPE, STRUCTURED, VERSION
 from meterbook.http.door import OPEN
-from meterbook.http.problems import PROBLEM_JSON, TITLES
 from meterbook.http.wire import ConflictOut, EntryIn, ProblemOut
+from meterbook.problems import PROBLEM_JSON, TITLES
 
 DOCUMENT_PATH = "/v1/openapi.json"
 REFERENCE = "#/components/schemas/{name}"

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one table from the library's errors to statuses, and the door's own refusals."""
+"""The door's own refusals, and how it answers them and the library's."""
 
 from typing import Any
 
@@ -6,38 +6,11 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException
 
-from meterbook.errors import (
-    AttributionUnavailable,
-    BadEvent,
-    BadSignature,
-    CorrectionRefused,
-    Denied,
-    InvalidCursor,
-    InvalidKey,
-    InvalidRequest,
-    KeyConflict,
-    LimitRefused,
-    MembershipRefused,
-    MeterbookError,
-    NotPermitted,
-    Overloaded,
-    ScopeMissing,
-    Unavailable,
-    UnknownDelivery,
-    UnknownEntity,
-    UnknownEntry,
-    UnknownEvent,
-    UnknownHold,
-    UnknownKey,
-    UnknownPeriod,
-    UnsettledMoney,
-)
-from meterbook.plain import error_data
+from meterbook.errors import InvalidKey, InvalidRequest, MeterbookError, Unavailable
+from meterbook.problems import PROBLEM_JSON, RETRY_AFTER_S, problem, problem_with, status_in
+from meterbook.problems import STATUSES as OF_THE_LIBRARY
 
-PROBLEM_JSON = "application/problem+json"
-RETRY_AFTER_S = 1
 SERVER_ERROR = 500
-TYPE = "urn:meterbook:problem:"
 
 
 class BadBody(InvalidRequest):
@@ -78,75 +51,23 @@ class ShuttingDown(Unavailable):
 
 
 STATUSES: dict[type[MeterbookError], int] = {
+    **OF_THE_LIBRARY,
     BadBody: 400,
     BadQuery: 400,
-    BadSignature: 400,
-    BadEvent: 400,
-    InvalidCursor: 400,
-    InvalidKey: 401,
-    Denied: 402,
-    ScopeMissing: 403,
-    UnknownEntity: 404,
-    UnknownPeriod: 404,
-    UnknownEntry: 404,
-    UnknownHold: 404,
-    UnknownKey: 404,
-    UnknownEvent: 404,
-    UnknownDelivery: 404,
     TooSlow: 408,
-    KeyConflict: 409,
-    CorrectionRefused: 409,
-    MembershipRefused: 409,
-    LimitRefused: 409,
-    UnsettledMoney: 409,
     BodyTooLarge: 413,
     WrongMediaType: 415,
-    InvalidRequest: 422,
-    NotPermitted: 501,
-    Overloaded: 503,
-    AttributionUnavailable: 503,
-    Unavailable: 503,
-    MeterbookError: 500,
 }
-TITLES = {
-    400: "Bad request",
-    401: "No valid key",
-    402: "Denied",
-    403: "Not allowed",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Too slow",
-    409: "Conflict",
-    413: "Too large",
-    415: "Unsupported media type",
-    422: "Refused",
-    500: "Internal error",
-    501: "Not permitted by the database",
-    503: "Not now",
-}
-
-
 UNREAD = frozenset({STATUSES[TooSlow], STATUSES[BodyTooLarge]})
 """What is left of the body is not waited for."""
 
 
 def status_of(error: MeterbookError) -> int:
-    """Of the nearest class in the table; a denial that a retry may turn is none for good."""
-    if isinstance(error, Denied) and error.retryable:
-        return 503
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-
-
-def problem(status: int, code: str, detail: str, request_id: str, **facts: Any) -> dict[str, Any]:
-    title = TITLES.get(status, "Error")
-    said = {"type": TYPE + code, "title": title, "status": status, "detail": detail, "code": code}
-    return {**said, "retryable": False, **facts, "request_id": request_id}
+    return status_in(STATUSES, error)
 
 
 def problem_of(error: MeterbookError, request_id: str) -> dict[str, Any]:
-    facts = error_data(error)
-    detail, code = str(facts.pop("message")), str(facts.pop("code"))
-    return problem(status_of(error), code, detail, request_id, **facts)
+    return problem_with(status_of(error), error, request_id)
 
 
 def headers_of(status: int, *, retryable: bool) -> dict[str, str]:

@@ -35,6 +35,7 @@ from meterbook.core.usage_report import UsageReport
 from meterbook.errors import AttributionUnavailable, KeyConflict, LedgerUnavailable, MeterbookError
 from meterbook.postgres.embedded import Embedded
 from meterbook.postgres.refusals import connecting_advice, refusals
+from meterbook.postgres.underlying_threads import CallersConnection
 from meterbook.stripe.gateway import StripeAccount
 from meterbook.sync.book.access import Clock, LedgerPool, Opened, inside
 from meterbook.sync.book.billing import BillingCalls
@@ -57,6 +58,7 @@ from meterbook.sync.operations.record_cumulative import record_cumulative, runni
 from meterbook.sync.operations.record_usage import answer_usage, find_refusal, record_usage, recorded
 from meterbook.sync.operations.verify_ledger import count_unprovable, rebuild_rollups, verify_ledger
 from meterbook.sync.postgres import compaction, recording
+from meterbook.sync.postgres.borrowed import borrowed
 from meterbook.sync.postgres.bulk import KeyAlreadyThere, may_copy
 from meterbook.sync.postgres.migrate import check_ledger, find_settled, list_pending, migrate
 from meterbook.sync.postgres.sessions import read_committed
@@ -193,7 +195,7 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         occurred_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         attribution: Attribution | str | None = None,
-        conn: Connection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Records one entry, exactly once: the same key again is replayed, or refused if it says something else.
 
@@ -207,12 +209,12 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         return self.record_many([usage], conn=conn)
 
     def record_many(
-        self, entries: Sequence[Usage | Mapping[str, Any]], *, conn: Connection[Any] | None = None
+        self, entries: Sequence[Usage | Mapping[str, Any]], *, conn: CallersConnection | None = None
     ) -> Recorded:
         """The same for several entries (`Usage`, or dicts of its fields), all or nothing; the error names every bad one."""
         sound = check_entries(entries, self._catalog.currency)
         if conn is not None:
-            return self._record_in(conn, sound)
+            return self._record_in(borrowed(conn), sound)
         answers = self._write_together(sound) if sound else []
         refusal = self._find_refusal(sound, answers)
         if refusal is not None:
@@ -269,7 +271,7 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         occurred_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         attribution: Attribution | str | None = None,
-        conn: Connection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Keeps the maximum of a request's running total: records the rise, if there is one (`amount` of the reply).
 
@@ -282,7 +284,13 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         named = category is not None
         if conn is not None:
             return record_cumulative(
-                conn, request, usage, self._catalog.currency, self._attribute, self._at(), names_category=named
+                borrowed(conn),
+                request,
+                usage,
+                self._catalog.currency,
+                self._attribute,
+                self._at(),
+                names_category=named,
             )
         with self._pool.connection() as own:
             return record_cumulative(
@@ -296,14 +304,14 @@ class Book(BillingCalls, StripeCalls, KeyCalls, OverviewCalls, CutoverCalls):
         amount: str | Decimal | int,
         reason: str,
         event_key: str,
-        conn: Connection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Recorded:
         """Adds `amount` (negative takes back) to an entry by a new one that points at it; together never below zero.
 
         Raises `UnknownEntry`, `CorrectionRefused`, `KeyConflict`, `InvalidUsage`, `InProgress`.
         """
         if conn is not None:
-            return self._correct_in(conn, self._attribute, entry, amount, reason, event_key)
+            return self._correct_in(borrowed(conn), self._attribute, entry, amount, reason, event_key)
         with self._pool.connection() as own:
             return self._correct_in(own, self._attribute_on(own), entry, amount, reason, event_key)
 

@@ -18,6 +18,7 @@ from meterbook.core.entries import check_party
 from meterbook.core.holding import HoldTerms, Placed
 from meterbook.core.ledgers import HoldState
 from meterbook.errors import AttributionUnavailable, Denied, LedgerUnavailable, MeterbookError, Unavailable
+from meterbook.postgres.underlying_threads import CallersConnection
 from meterbook.sync.book.access import LedgerAccess, Opened, inside
 from meterbook.sync.operations.attribute_usage import ATTEMPTS_MAX, resolve_attribution
 from meterbook.sync.operations.hold_spend import (
@@ -40,6 +41,7 @@ from meterbook.sync.operations.settle_hold import (
     end_holds,
 )
 from meterbook.sync.postgres import holds
+from meterbook.sync.postgres.borrowed import borrowed
 
 HOLD_TTL_S = 600
 HOLDS_PER_LIST_MAX = 1000
@@ -122,7 +124,7 @@ class HoldingCalls(LedgerAccess):
         category: str = "model",
         execution: str | None = None,
         occurred_at: datetime | None = None,
-        conn: Connection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Settled:
         """Records the real cost and ends the hold, together; a dead one's usage is recorded too. Raises `UnknownHold`, `KeyConflict`."""
         said = Settlement(amount, source, description, event_key, category, execution, occurred_at)
@@ -130,8 +132,9 @@ class HoldingCalls(LedgerAccess):
         if conn is None:
             settled = self._end(ending)
         else:
-            with inside(conn):
-                settled = end_hold(conn, ending, self._catalog.currency, self._attribute, self._at())
+            own = borrowed(conn)
+            with inside(own):
+                settled = end_hold(own, ending, self._catalog.currency, self._attribute, self._at())
         assert isinstance(settled, Settled)  # noqa: S101  the answer to a settle
         return settled
 
@@ -254,7 +257,7 @@ class Hold:
         category: str = "model",
         execution: str | None = None,
         occurred_at: datetime | None = None,
-        conn: Connection[Any] | None = None,
+        conn: CallersConnection | None = None,
     ) -> Settled:
         settled = self._book.settle(
             self.id,
