@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meterbook import Book
+from meterbook.client import AsyncClient
 from meterbook.errors import InvalidUsage, KeyConflict, LedgerUnavailable
 from meterbook.pricing import PriceBook, Tokens, UnknownPrice
 from meterbook.sync import Book as SyncBook
+from tests.http.serving import serving
+from tests.integrations.callers import total
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 with warnings.catch_warnings():
@@ -287,3 +291,15 @@ def test_cached_tokens_are_counted_among_the_input() -> None:
     )
     assert tokens_of(litellm.ModelResponse(usage=usage)) == Tokens(100, 5, 60, 30)
     assert tokens_of(object()) is None
+
+
+@pytest.mark.parametrize("server", ["embedded18"], indirect=True)
+async def test_a_call_is_recorded_by_a_client(database_url: str, tmp_path: Path) -> None:
+    """With a client in the Book's place the entry is in the ledger of the server, in another process."""
+    with serving(database_url, tmp_path) as served:
+        async with AsyncClient(served.address, served.keys["record"]) as client:
+            callback = UsageCallback(client)
+            litellm.callbacks.append(callback)
+            response = await litellm.acompletion(**ASKED)
+            await callback.flush()
+        assert total(database_url) == price(response)
