@@ -17,6 +17,7 @@ MeterbookError
 │   ├── InvalidKey · ScopeMissing · UnknownKey   who asks the HTTP door: not known, or known and not allowed
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
+│   ├── NotADemo               made-up rows among real ones
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
 ├── KeyConflict                a key was used for something else; carries both versions
 ├── Denied                     a hold that was not granted; carries the admission
@@ -285,6 +286,12 @@ class WrongLedger(InvalidRequest):
     """The catalog doesn't fit this ledger."""
 
     code = "wrong_ledger"
+
+
+class NotADemo(InvalidRequest):
+    """Somebody is known in this ledger, which is no demo: made-up rows go into a ledger of their own, such as another --home."""
+
+    code = "not_a_demo"
 
 
 def _said(value: str | Decimal | int | None) -> str:

@@ -183,6 +183,31 @@ async def test_an_empty_ledger_says_how_to_begin(operator: httpx.AsyncClient) ->
     assert "No key was ever used for two things" in (await operator.get("/console/problems")).text
 
 
+@pytest.mark.parametrize("is_demo", [False, True])
+async def test_made_up_data_is_called_so_on_every_page(console: Console, book: Book, is_demo: bool) -> None:
+    """In the console, on the customer's page and in each answer of the API; elsewhere nothing of it."""
+    if is_demo:
+        await book.begin_demo()
+    await book.record("ada", source="workflow", description="gpt-4o", amount="1", event_key="k")
+    operator = await console.operator()
+    link = f"/console/customer/{console.desk.link('user:ada', console.desk.now() + timedelta(days=1))}"
+    pages = (
+        "",
+        "/billing",
+        "/problems",
+        "/keys",
+        "/entity?entity=user:ada",
+        "/explain?entity=user:ada",
+        "/nowhere",
+        "/login",
+    )
+    for path in (*(f"/console{page}" for page in pages), link):
+        answer = await operator.get(path)
+        assert ("Demo data." in answer.text) is is_demo, path
+        assert answer.headers.get("meterbook-data") == ("demo" if is_demo else None)
+    assert (await operator.get("/healthz")).headers.get("meterbook-data") == ("demo" if is_demo else None)
+
+
 async def test_problems_say_what_to_do(operator: httpx.AsyncClient, book: Book, clock: Clock) -> None:
     """A close that waits, a block, a conflict: each with who, since when, and the way out."""
     await some_usage(book, clock)

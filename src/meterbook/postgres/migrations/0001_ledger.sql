@@ -7,8 +7,10 @@
 create table meterbook.ledger (
   id          smallint primary key default 1 constraint ledger_is_one_row check (id = 1),
   currency    text not null constraint ledger_currency_is_iso_4217 check (currency ~ '^[A-Z]{3}$'),
-  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar'))
+  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar')),
+  is_demo     boolean not null default false
 );
+comment on column meterbook.ledger.is_demo is 'What is in it was made up. Said before anything is in it, and for good: made-up rows never come among real ones.';
 
 create function meterbook.permitted(at timestamptz) returns timestamptz
 language plpgsql stable strict as $$
