@@ -17,7 +17,7 @@ from meterbook.errors import InvalidSettings
 PREFIX = "METERBOOK_"
 FILE_VARIABLE = "METERBOOK_CONFIG"
 FILE = Path("meterbook.toml")
-OTHERS = frozenset({FILE_VARIABLE, "METERBOOK_TEST_URL", "METERBOOK_TEST_SEED"})
+OTHERS = frozenset({FILE_VARIABLE, "METERBOOK_TEST_URL", "METERBOOK_TEST_SEED", "METERBOOK_SCREENSHOTS"})
 """Variables of our prefix that are no setting."""
 MIB = 1024 * 1024
 
