@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from benchmarks import (
     bulk,
     compaction,
+    console,
     cutover,
     deciding,
     holding,
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Server, Options], Awaitable[list[Figure]]]] = {
     "overload": overload.measure,
     "soak": soak.measure,
     "cutover": cutover.measure,
+    "console": console.measure,
 }
 
 

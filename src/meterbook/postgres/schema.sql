@@ -4513,6 +4513,12 @@ CREATE INDEX subscription_segment_by_time ON meterbook.subscription_segment USIN
 
 CREATE INDEX usage_delta_of_period ON meterbook.usage_delta USING btree (entity_id, period_id);
 
+CREATE INDEX usage_log_late ON ONLY meterbook.usage_log USING btree (entity_id, period_id) WHERE (belongs_to IS NOT NULL);
+
+CREATE INDEX usage_log_default_entity_id_period_id_idx ON meterbook.usage_log_default USING btree (entity_id, period_id) WHERE (belongs_to IS NOT NULL);
+
+ALTER INDEX meterbook.usage_log_late ATTACH PARTITION meterbook.usage_log_default_entity_id_period_id_idx;
+
 ALTER INDEX meterbook.usage_log_pkey ATTACH PARTITION meterbook.usage_log_default_pkey;
 
 CREATE TRIGGER act_log_is_append_only BEFORE DELETE OR UPDATE ON meterbook.act_log FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();

@@ -206,6 +206,7 @@ create table meterbook.usage_log (
   primary key (entity_id, recorded_at, key),
   constraint usage_log_usage_is_positive check (amount > 0 or corrects is not null)
 ) partition by range (recorded_at);
+create index usage_log_late on meterbook.usage_log (entity_id, period_id) where belongs_to is not null;
 create table meterbook.usage_log_default partition of meterbook.usage_log default;
 comment on column meterbook.usage_log.day is 'Bucket of 24 hours from the period''s start; null: given back in money, in the total but in no effective usage.';
 comment on column meterbook.usage_log.belongs_to is 'The closed period that a late entry belongs to; period_id is where it is booked.';
