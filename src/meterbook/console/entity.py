@@ -130,7 +130,7 @@ async def listing_of(request: Asked, book: Book, usage: UsageReport, path: str) 
     typed = filter_of(request)
     cursor = request.query_params.get("cursor")
     wanted = {**arguments_of(typed), "period": period}
-    summed = bool(typed) and (len(typed) == 1 and not typed.keys() - SUMS_KEPT or usage.count <= COUNTED_MAX)
+    summed = bool(typed) and ((len(typed) == 1 and not typed.keys() - SUMS_KEPT) or usage.count <= COUNTED_MAX)
     found = await book.entries(entity, **wanted, limit=ROWS_PER_PAGE, cursor=cursor, summary=summed)
     whole = EntrySummary(usage.count, EXACT.subtract(usage.total, usage.baseline))
     summary = found.summary if typed else whole
