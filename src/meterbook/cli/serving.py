@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meterbook.cli.command import DEFAULT_HOME, Session, command
+from meterbook.cli.command import DEFAULT_HOME, Session, command, with_file
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console, table
@@ -32,7 +32,7 @@ def fast_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-@command(app, "serve", loop=fast_loop)
+@command(app, "serve", loop=fast_loop, reads_settings=True)
 async def serve(
     session: Session,
     *,
@@ -51,7 +51,7 @@ async def serve(
     except ImportError as error:
         raise InvalidRequest(f"{MISSING} ({error})") from error
     settings = reading_settings(session, host=host, port=port, worker=worker)
-    opening = partial(open_book, session) if session.demo else partial(serving.opening_of, settings)
+    opening = partial(open_book, with_file(session)) if session.demo else partial(serving.opening_of, settings)
     on = console()
 
     def tell(serving: "Serving") -> None:
@@ -63,7 +63,7 @@ async def serve(
     return Exit.DONE
 
 
-@command(app, "config")
+@command(app, "config", reads_settings=True)
 async def config(
     session: Session,
     *,
