@@ -1,4 +1,4 @@
-# make run: the demo. make stripe-demo: a billing cycle against the tests' Stripe. make test: every check. make test-long: the simulation for hours. Each needs Python 3.11+, pip and make, and makes .venv by itself.
+# make run: the demo, served until Ctrl-C. make stripe-demo: a billing cycle against the tests' Stripe. make test: every check. make test-long: the simulation for hours. Each needs Python 3.11+, pip and make, and makes .venv by itself.
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -12,7 +12,7 @@ TYPED := src tests tools $(patsubst %/,%,$(dir $(wildcard benchmarks/__init__.py
 PYTEST_ARGS ?= -n auto --maxprocesses=4
 
 run: $(STAMP)
-	$(BIN)/meterbook demo
+	$(BIN)/meterbook demo --serve
 
 stripe-demo: $(STAMP)
 	$(BIN)/python -m tests.stripe_demo

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from benchmarks import (
     bulk,
     compaction,
+    console,
     cutover,
     deciding,
     holding,
@@ -40,6 +41,7 @@ GROUPS: dict[str, Callable[[Server, Options], Awaitable[list[Figure]]]] = {
     "serving": serving.measure,
     "soak": soak.measure,
     "cutover": cutover.measure,
+    "console": console.measure,
 }
 
 

@@ -18,6 +18,7 @@ MeterbookError
 │   ├── UnsuitableConnection   a `conn` that no transaction of psycopg's lies beneath
 │   ├── ForkedBook             a Book used in another process than the one that opened it
 │   ├── WrongLedger            another currency or kind of free period than the ledger's
+│   ├── NotADemo               made-up rows among real ones
 │   ├── SpoolTaken · SpoolUnreadable  a client's folder that another process uses, or that can't be read
 │   ├── ClientClosed           a client that was closed, or never opened
 │   └── StripeRefused          Stripe does not take the call as it stands; the outbox tries again all the same, and then tells
@@ -347,6 +348,12 @@ class Undelivered(MeterbookError):
     def __init__(self, left: "Spooled", bodies: Sequence[Mapping[str, object]]) -> None:
         self.left, self.bodies = left, tuple(bodies)
         super().__init__(f"{left.calls} calls worth {left.exposure} were not recorded; their bodies are in `bodies`")
+
+
+class NotADemo(InvalidRequest):
+    """Somebody is known in this ledger, which is no demo: made-up rows go into a ledger of their own, such as another --home."""
+
+    code = "not_a_demo"
 
 
 def _said(value: str | Decimal | int | None) -> str:

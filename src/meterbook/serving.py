@@ -4,6 +4,7 @@ Below the commands and above the doors, so that no door knows another.
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -11,6 +12,8 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -20,7 +23,7 @@ import uvicorn
 import meterbook
 from meterbook.book import Book
 from meterbook.console.app import console_routes
-from meterbook.console.desk import Desk
+from meterbook.console.desk import PREFIX, Desk
 from meterbook.errors import InvalidSettings
 from meterbook.http.app import make_app
 from meterbook.http.door import Door, quiet_libraries
@@ -31,7 +34,20 @@ from meterbook.stripe.gateway import StripeAccount
 from meterbook.worker import RHYTHM, keep_working
 
 BACKLOG = 2048
+ANY_PORT = 0
 Opening = Callable[[], AbstractAsyncContextManager[Book]]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What has begun to serve, for who tells people of it."""
+
+    address: str
+    desk: Desk
+
+    def customer_link(self, entity: str, days: int) -> str:
+        """A page for one payer, and nobody else."""
+        return f"{self.address}{PREFIX}/customer/{self.desk.link(entity, self.desk.now() + timedelta(days=days))}"
 
 
 def opening_of(settings: Settings) -> AbstractAsyncContextManager[Book]:
@@ -48,17 +64,21 @@ def opening_of(settings: Settings) -> AbstractAsyncContextManager[Book]:
     )
 
 
-async def serve(settings: Settings, opening: Opening, tell_address: Callable[[str], None]) -> None:
+async def serve(
+    settings: Settings, opening: Opening, tell: Callable[[Serving], None], *, is_trial: bool = False
+) -> None:
     """Listens first, so that a taken port is told before a ledger is opened. What was acknowledged is committed when this returns.
 
+    `is_trial`: on somebody's own screen; where the port is taken, a free one will do, and the log has warnings alone.
     Raises what no waiting mends: a ledger that can't be opened, settings that are wrong.
     """
     quiet_libraries()
-    log = make_log(settings.log_format)
-    with _listening(settings) as listener, _tracing(settings):
+    log = make_log(settings.log_format, "WARNING" if is_trial else "INFO")
+    any_port = is_trial and "port" not in settings.model_fields_set
+    with _listening(settings, any_port=any_port) as listener, _tracing(settings):
         async with opening() as book:
-            door = Door(book, settings, log=log)
-            server = _Server(_configured(door), door)
+            door, desk = Door(book, settings, log=log), Desk(book, settings)
+            server = _Server(_configured(door, desk), door)
             stop = asyncio.Event()
             _stop_on_signals(server, stop)
             working = [asyncio.create_task(server.serve(sockets=[listener]), name="server")]
@@ -67,7 +87,7 @@ async def serve(settings: Settings, opening: Opening, tell_address: Callable[[st
                 working.append(asyncio.create_task(work, name="worker"))
             address = _address(listener)
             log.info("serving", address=address, engine=book.engine, worker=settings.worker)
-            tell_address(address)
+            tell(Serving(address, desk))
             await _until_one_ends(working, server, stop)
             log.info("stopping")
         log.info("stopped")
@@ -103,10 +123,10 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _configured(door: Door) -> uvicorn.Config:
+def _configured(door: Door, desk: Desk) -> uvicorn.Config:
     settings = door.settings
     return uvicorn.Config(
-        _traced(make_app(door, *([console_routes(Desk(door.book, settings))] if settings.console else [])), settings),
+        _traced(make_app(door, *([console_routes(desk)] if settings.console else [])), settings),
         http=TimedProtocol.within(settings.header_timeout_s),
         ws="none",
         lifespan="off",
@@ -154,12 +174,15 @@ def _stop_on_signals(server: _Server, stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
+def _listening(settings: Settings, *, any_port: bool) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise InvalidSettings([f"can't listen at {settings.host} port {settings.port}: {error.strerror}"]) from error
+        if not (any_port and error.errno == errno.EADDRINUSE):
+            said = f"can't listen at {settings.host} port {settings.port}: {error.strerror}"
+            raise InvalidSettings([said]) from error
+        listener = socket.create_server((settings.host, ANY_PORT), family=family, backlog=BACKLOG)
     with listener:
         yield listener
 
@@ -174,7 +197,7 @@ async def _same(book: Book) -> AsyncIterator[Book]:
     yield book
 
 
-def make_log(style: str) -> structlog.stdlib.BoundLogger:
+def make_log(style: str, level: str = "INFO") -> structlog.stdlib.BoundLogger:
     """One line an event on standard error; no value of it is a secret or a body."""
     shown = structlog.processors.JSONRenderer(_json) if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
@@ -184,7 +207,7 @@ def make_log(style: str) -> structlog.stdlib.BoundLogger:
             shown,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
     log: structlog.stdlib.BoundLogger = structlog.get_logger().bind()  # made once, not at each line

@@ -13,11 +13,10 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from meterbook.errors import InvalidSettings
+from meterbook.settings_file import FILE, FILE_VARIABLE, settings_file
 
 PREFIX = "METERBOOK_"
-FILE_VARIABLE = "METERBOOK_CONFIG"
-FILE = Path("meterbook.toml")
-OTHERS = frozenset({FILE_VARIABLE, "METERBOOK_TEST_URL", "METERBOOK_TEST_SEED"})
+OTHERS = frozenset({FILE_VARIABLE, "METERBOOK_TEST_URL", "METERBOOK_TEST_SEED", "METERBOOK_SCREENSHOTS"})
 """Variables of our prefix that are no setting."""
 MIB = 1024 * 1024
 
@@ -109,10 +108,7 @@ class Setting:
 
 def read_settings(**options: object) -> Settings:
     """`options` that are not None win over the environment and the file. Raises `InvalidSettings`, which names every mistake."""
-    named = os.environ.get(FILE_VARIABLE)
-    file = FILE if named is None else Path(named)
-    if named is not None and not file.is_file():
-        raise InvalidSettings([f"{FILE_VARIABLE}: there is no file {file}"])
+    file = settings_file()
     told = {name: value for name, value in options.items() if value is not None}
     chosen = type("Settings", (Settings,), {"file": file, "__annotations__": {"file": ClassVar[Path]}})
     try:

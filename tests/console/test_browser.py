@@ -95,12 +95,51 @@ def test_every_page_fits_and_breaks_no_rule_of_its_own(
         page.goto(f"{served.address}/console{path}")
         keep(page, f"{name}-{scheme}-{width}", tmp_path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        red = page.evaluate("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0]
-        assert (int(red) < 64) is (scheme == "dark")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (brightness(ground) < 64) is (scheme == "dark")
     assert told == []
 
 
-def test_filter_page_explain_and_export(served: Served, chromium: Browser) -> None:
+def test_who_may_log_in(served: Served, chromium: Browser, tmp_path: Path) -> None:
+    """A wrong key and one that may not administer are told so, and open nothing; the right one opens the page asked for; out is out."""
+    page = chromium.new_context().new_page()
+    page.goto(f"{served.address}/console/billing")
+    keep(page, "login-light-1280", tmp_path)
+    for key, said in (("mb_nonsense", "no key that works here"), (served.keys["record"], "may not administer")):
+        page.fill("input[name=key]", key)
+        page.click("button:has-text('Sign in')")
+        page.wait_for_selector(f".problem:has-text('{said}')")
+    page.fill("input[name=key]", served.keys["admin"])
+    page.click("button:has-text('Sign in')")
+    page.wait_for_selector("h1:has-text('Periods and charges')")
+    page.click("button:has-text('Sign out')")
+    page.goto(f"{served.address}/console/billing")
+    assert page.inner_text("h1") == "Sign in"
+
+
+def test_dark_is_chosen_once_and_kept(served: Served, chromium: Browser) -> None:
+    """Over pages and visits, whatever the system says; each page is dark by its own colours."""
+    context = chromium.new_context(color_scheme="light")
+    page = context.new_page()
+    sign_in(page, served)
+    page.click(".theme button")
+    page.wait_for_selector(":root[data-theme=dark]")
+    for path in PAGES.values():
+        page.goto(f"{served.address}/console{path}")
+        page.wait_for_selector(":root[data-theme=dark]")
+        text, ground = (
+            page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")
+        )
+        assert brightness(text) > 200
+        assert brightness(ground) < 64
+
+
+def brightness(colour: str) -> int:
+    """The red of `rgb(…)`; the pages' colours are nearly grey."""
+    return int(colour.removeprefix("rgb(").split(",")[0])
+
+
+def test_filter_page_explain_and_export(served: Served, chromium: Browser, tmp_path: Path) -> None:
     """With htmx a filter replaces the list alone, and the address says what is shown, so that going back works."""
     page = chromium.new_context().new_page()
     sign_in(page, served)
@@ -119,10 +158,14 @@ def test_filter_page_explain_and_export(served: Served, chromium: Browser) -> No
     with page.expect_download() as download:
         page.click("#entries a:has-text('CSV')")
     assert len(Path(download.value.path()).read_text().splitlines()) == 61
+    keep(page, "entity-filtered-light-1280", tmp_path)
+    page.go_back()
+    page.wait_for_selector("#entries a:has-text('Older')")
     page.click(".figures a:has-text('Explain') >> nth=0")
     page.wait_for_selector("h1:has-text('Why the total is')")
     page.click("summary:has-text('copilot') >> nth=0")
     assert page.locator(".leaf:visible").count() > 0
+    keep(page, "explain-opened-light-1280", tmp_path)
 
 
 def test_a_customers_link_and_the_look(served: Served, chromium: Browser, tmp_path: Path) -> None:
@@ -137,6 +180,14 @@ def test_a_customers_link_and_the_look(served: Served, chromium: Browser, tmp_pa
     customer.wait_for_selector("h1:has-text('acme')")
     assert customer.locator("nav[aria-label=Pages]").count() == 0
     assert customer.evaluate("document.documentElement.scrollWidth") <= 390
+    keep(customer, "customer-light-390", tmp_path)
+    customer.fill("#entries input[name=source]", "copilot")
+    customer.click("#entries button:has-text('Filter')")
+    customer.wait_for_selector("#entries h2:has-text('60 of this filter')")
+    with customer.expect_download() as download:
+        customer.click("#entries a:has-text('CSV')")
+    assert len(Path(download.value.path()).read_text().splitlines()) == 61
+    customer.goto(link)
     customer.click(".theme button")
     customer.wait_for_selector(":root[data-theme=dark]")
     keep(customer, "customer-dark-390", tmp_path)

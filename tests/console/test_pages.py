@@ -63,6 +63,25 @@ async def test_the_overview_adds_up_to_what_each_payer_is_told(
     assert {amount_text(each.total) for each in reports} <= set(amounts_of(page))
 
 
+async def test_what_was_given_back_in_money_is_in_no_effective_usage_of_the_overview(book: Book, clock: Clock) -> None:
+    """A correction of a closed period shows in the open one's total alone, in the sum over all payers as in the payer's own (§3.7)."""
+    await book.put_subscription(
+        id="sub_2", owner="user:dee", plan="pro", status="active", starts_at=clock.now, ends_at=clock.now + timedelta(days=30),
+        stripe_customer="cus_1", stripe_subscription="sub_s",
+    )  # fmt: skip
+    entry = (await book.record("dee", source="workflow", description="m", amount="25.125", event_key="k")).entries[0]
+    clock.now += timedelta(days=31)
+    await book.sweep()
+    await book.correct(entry.id, amount="-3", reason="a test", event_key="fix")
+    await book.record("dee", source="workflow", description="m", amount="4", event_key="k2")
+    for fold in (False, True):
+        if fold:
+            await book.compact()
+        usage, seen = await book.usage("user:dee"), await book.overview()
+        assert (usage.total, usage.effective) == (Decimal(1), Decimal("3.80"))  # 4 − 0.20 refreshed
+        assert (seen.sums.total, seen.sums.effective) == (usage.total, usage.effective)
+
+
 async def test_a_payers_page_shows_every_digit(operator: httpx.AsyncClient, book: Book, clock: Clock) -> None:
     """Each figure of the report is there as the library gives it; each breakdown's rows add up to its sum, exactly."""
     await some_usage(book, clock)
@@ -110,6 +129,22 @@ async def test_entries_are_filtered_and_paged(operator: httpx.AsyncClient, book:
         address = next((each for each in links_of(page, "/console/entity") if "cursor=" in each), "")
     assert sorted(seen) == sorted(each["description"] for each in said if each["source"] == "workflow")
     assert len(seen) == 60
+
+
+async def test_a_filter_of_very_many_entries_is_not_summed_on_a_page(
+    operator: httpx.AsyncClient, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its sum is kept: of a member, or of a source. The page says so, and lists what matches all the same."""
+    monkeypatch.setattr("meterbook.console.entity.COUNTED_MAX", 3)
+    for n in range(4):
+        await book.record("ada", source="wand", description="m", amount="0.01", event_key=f"k{n}", category="tool")
+    entity = "/console/entity?entity=user:ada"
+    for filter_ in ("&source=wand", "&actor=ada"):
+        assert "4 of this filter" in (await operator.get(entity + filter_)).text
+    for filter_ in ("&source=wand&actor=ada", "&category=tool"):
+        page = (await operator.get(entity + filter_)).text
+        assert "is not summed" in page
+        assert page.count("<td>m</td>") == 4
 
 
 async def test_the_csv_is_the_filters(operator: httpx.AsyncClient, book: Book) -> None:
@@ -181,6 +216,31 @@ async def test_an_empty_ledger_says_how_to_begin(operator: httpx.AsyncClient) ->
     assert "meterbook record" in (await operator.get("/console")).text
     assert "Nothing was charged yet" in (await operator.get("/console/billing")).text
     assert "No key was ever used for two things" in (await operator.get("/console/problems")).text
+
+
+@pytest.mark.parametrize("is_demo", [False, True])
+async def test_made_up_data_is_called_so_on_every_page(console: Console, book: Book, is_demo: bool) -> None:
+    """In the console, on the customer's page and in each answer of the API; elsewhere nothing of it."""
+    if is_demo:
+        await book.begin_demo()
+    await book.record("ada", source="workflow", description="gpt-4o", amount="1", event_key="k")
+    operator = await console.operator()
+    link = f"/console/customer/{console.desk.link('user:ada', console.desk.now() + timedelta(days=1))}"
+    pages = (
+        "",
+        "/billing",
+        "/problems",
+        "/keys",
+        "/entity?entity=user:ada",
+        "/explain?entity=user:ada",
+        "/nowhere",
+        "/login",
+    )
+    for path in (*(f"/console{page}" for page in pages), link):
+        answer = await operator.get(path)
+        assert ("Demo data." in answer.text) is is_demo, path
+        assert answer.headers.get("meterbook-data") == ("demo" if is_demo else None)
+    assert (await operator.get("/healthz")).headers.get("meterbook-data") == ("demo" if is_demo else None)
 
 
 async def test_problems_say_what_to_do(operator: httpx.AsyncClient, book: Book, clock: Clock) -> None:

@@ -4,13 +4,29 @@ from collections import defaultdict
 from decimal import Decimal
 from itertools import takewhile
 
+import pytest
+
+import meterbook
 from meterbook.book import Book
 from meterbook.core.money import cents
 from meterbook.demo import cast
 from meterbook.demo.bill import bill_month
-from meterbook.demo.play import DemoClock, play, read_back
-from meterbook.demo.workload import Careful, Correction, Flush, Run, Step, Tampered, Turned, amount_of, steps
+from meterbook.demo.play import DemoClock, find_latest, play, play_on, read_back
+from meterbook.demo.workload import (
+    Careful,
+    Correction,
+    Flush,
+    Run,
+    Step,
+    Tampered,
+    Turned,
+    amount_of,
+    running_month,
+    steps,
+)
+from meterbook.errors import NotADemo
 from tests.conftest import Clock
+from tests.ledger import use
 
 WEEK = list(takewhile(lambda step: step.at.day < 8, steps()))
 
@@ -84,6 +100,57 @@ async def test_a_month_that_was_billed_is_sent_again_and_nothing_changes(book: B
     await bill_month(book, clock)
     again = await play(book, clock, WEEK, lambda _: None)
     assert (again.inserted, again.amount, again.held, again.conflicts) == (0, Decimal(0), 0, first.conflicts)
+
+
+async def test_a_ledger_is_marked_before_the_first_made_up_row(book: Book, clock: Clock, database_url: str) -> None:
+    """Where somebody is known nothing is marked or written; a mark is for good, and seen by whoever opens the ledger."""
+    await use(book, "somebody", "1")
+    with pytest.raises(NotADemo):
+        await play(book, clock, WEEK[:10], lambda _: None)
+    assert not book.is_demo
+    async with meterbook.open(database_url, clock=clock) as another:
+        assert not another.is_demo
+    assert not await book.knows("organization:acme")
+
+
+async def test_the_mark_is_seen_by_whoever_opens_the_ledger(book: Book, clock: Clock, database_url: str) -> None:
+    """Also when it was made up by another process; saying it twice is saying it once."""
+    await book.begin_demo()
+    await book.begin_demo()
+    await use(book, "somebody", "1")
+    await book.begin_demo()
+    async with meterbook.open(database_url, clock=clock) as another:
+        assert another.is_demo
+
+
+async def test_the_month_after_is_played_once(book: Book, clock: Clock) -> None:
+    """Renewed subscriptions, runs of their own, one hold; a second time changes nothing, and May's bills stay."""
+    await play(book, clock, WEEK, lambda _: None)
+    billed = await bill_month(book, clock)
+    runs = [run for run in running_month() if run.at.day < 4]
+    await play_on(book, clock, runs, lambda _: None)
+    first = {each: await book.usage(each) for each in ("organization:acme", "organization:hooli", "user:greta")}
+    assert {report.period.starts_at for report in first.values()} == {cast.MONTH_END}
+    assert first["organization:hooli"].held == Decimal(cast.RUNNING_HOLD_AMOUNT)
+    assert first["user:greta"].period.plan == "pro_25000"
+    await play_on(book, clock, runs, lambda _: None)
+    assert {each: (await book.usage(each)).total for each in first} == {each: first[each].total for each in first}
+    assert (await bill_month(book, clock)).charges == billed.charges
+    latest = await find_latest(book)
+    assert max(run.at for run in runs).date() == latest.date()
+    assert await book.verify() == []
+
+
+def test_the_running_month_has_keys_of_its_own_and_nobody_on_the_free_plan() -> None:
+    """June's runs lie in June, before it is looked at."""
+    runs = running_month()
+    may = {entry.event_key for step in steps() if isinstance(step, Run) for entry in step.entries}
+    entries = [entry for run in runs for entry in run.entries]
+    assert len(entries) > 9_000
+    assert not may & {entry.event_key for entry in entries}
+    assert all((entry.occurred_at or run.at) >= cast.MONTH_END for run in runs for entry in run.entries)
+    assert all(run.at < cast.SERVED_AT for run in runs)
+    assert not {entry.actor for entry in entries} & (set(cast.unsubscribed()) - {cast.NEWCOMER})
 
 
 def test_the_cast_is_forty_people_in_five_organizations() -> None:

@@ -5,11 +5,13 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 
 from meterbook import Book, InvalidUsage
 from meterbook.errors import InvalidCursor, MeterbookError, UnknownEntity
-from tests.ledger import utc
+from meterbook.postgres.reading import SQL
+from tests.ledger import P1, utc
 
 
 async def fill(book: Book, clock: Any) -> list[str]:
@@ -181,3 +183,57 @@ async def test_an_organization_that_nobody_knows_is_an_error(book: Book) -> None
     with pytest.raises(UnknownEntity):
         await book.entries("organization:typo")
     assert (await book.entries("user:new")).entries == ()
+
+
+async def test_a_page_of_entries_reads_no_more_than_it_shows(book: Book, clock: Any, database_url: str) -> None:
+    """However many the payer has: the first page, one further on, filters that often match; a summary comes from kept sums."""
+    for part in range(20):
+        clock.now += timedelta(minutes=1)
+        line = {"actor": "u", "description": "d", "amount": "0.01"}
+        await book.record_many(
+            [line | {"source": ("wand", "copilot")[n % 2], "event_key": f"{part}/{n}"} for n in range(100)]
+        )
+    await book.compact()
+    period = (await book.usage("user:u")).period.id
+    last = (await book.entries("user:u", limit=100)).entries[-1]
+    asked: dict[str, Any] = dict.fromkeys(("actor", "workspace", "source", "category", "start", "end"))
+    asked |= {"kind": "user", "external_id": "u", "period": period, "rows": 11, "summary": True, "by_sums": True}
+    asked |= {"after_time": None, "after_key": None}
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("analyze")
+        for more in ({}, {"after_time": last.recorded_at, "after_key": last.id}, {"source": "wand"}, {"actor": "u"}):
+            plan = conn.execute("explain (analyze, format json) " + SQL["list_entries"], asked | more).fetchone()
+            assert plan is not None
+            looked_at = _rows_of("usage_log", plan[0][0]["Plan"])
+            assert 11 <= looked_at <= 60, more
+
+
+def _rows_of(table: str, node: dict[str, Any]) -> int:
+    """How many rows of a table and its partitions a plan looked at."""
+    looked_at = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    own = looked_at if node.get("Relation Name", "").startswith(table) else 0
+    return int(own) + sum(_rows_of(table, below) for below in node.get("Plans", []))
+
+
+@pytest.mark.parametrize(
+    "filter_", [{}, {"source": "wand"}, {"actor": "u1"}, {"actor": "nobody"}, {"actor": "u1", "source": "wand"}]
+)
+async def test_a_summary_is_the_same_from_kept_sums_and_from_rows(book: Book, filter_: dict[str, str]) -> None:
+    """Folded, unfolded or half; a filter that no kept sum answers gives what the entries themselves give."""
+    await book.put_organization("acme", owner="u0")
+    await book.put_subscription(
+        id="s", owner="organization:acme", plan="team", status="active", starts_at=P1[0], ends_at=P1[1], seats=2
+    )
+    await book.add_member("acme", "u1")
+    for part in range(3):
+        for n in range(12):
+            await book.record(
+                f"u{n % 2}", source=("wand", "copilot", "mcp")[n % 3], description="d", amount=f"0.{n + 1:02}", event_key=f"{part}/{n}"
+            )  # fmt: skip
+        period = (await book.usage("organization:acme")).period.id
+        whole = await book.entries("organization:acme", period=period, limit=1000, **filter_)  # type: ignore[arg-type]
+        assert whole.summary is not None
+        assert whole.summary.count == len(whole.entries)
+        assert whole.summary.amount == sum(each.amount for each in whole.entries)
+        if part == 0:
+            await book.compact()

@@ -1,6 +1,7 @@
 """Usage of a period (§5): its breakdowns, its proof (§14), its reasons."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -8,8 +9,9 @@ import psycopg
 import pytest
 
 from meterbook import Book, as_data, render
-from meterbook.core.derivation import DerivationData
+from meterbook.core.derivation import Derivation, DerivationData
 from meterbook.errors import MeterbookError, UnknownEntity
+from meterbook.operations.explain_usage import explain_usage
 from tests.ledger import close, count, query, subscribe, sums, use, utc
 
 
@@ -204,3 +206,24 @@ async def test_every_entity_adds_up_to_the_ledger(book: Book, database_url: str)
     periods = await book.periods("user:payer")
     totals = [(await book.usage("user:payer", period.id)).total for period in periods]
     assert sum(totals) == sums(database_url)["user:payer"]
+
+
+async def test_explaining_a_payer_with_very_many_entries_reads_some_of_them(book: Book, clock: Any) -> None:
+    """Its sums are exact and add up at every level; the rows are the largest among the newest that it looks at."""
+    for n in range(40):
+        clock.now += timedelta(seconds=1)
+        await book.record("u", source="wand", description=f"d{n % 2}", amount=f"0.{n + 1:02}", event_key=f"k{n}")
+    usage = await book.usage("user:u")
+    async with book._pool.connection() as conn:
+        explained = await explain_usage(conn, usage, rows=2, rows_read=6)
+    total = next(each for each in _walk(explained) if each.name == "total")
+    assert (total.value, total.formula) == (usage.total, "Σ of 40 entries")
+    for each in _walk(total):
+        if each.terms:
+            assert each.value == sum(term.value for term in each.terms if isinstance(term.value, Decimal)), each.name
+    shown = [each.value for each in _walk(total) if len(each.name) == 36]
+    assert sorted(shown) == [Decimal("0.37"), Decimal("0.38"), Decimal("0.39"), Decimal("0.40")]
+
+
+def _walk(derivation: Derivation) -> list[Derivation]:
+    return [derivation, *(each for term in derivation.terms for each in _walk(term))]

@@ -17,6 +17,7 @@ from meterbook.core.plans import Catalog
 from meterbook.errors import ForkedBook, UnknownEntity
 from meterbook.operations.attribute_usage import Attribute, Parties, attribute_usage
 from meterbook.postgres import billing
+from meterbook.postgres.migrate import begin_demo
 from meterbook.postgres.refusals import refusals
 from meterbook.stripe.gateway import StripeAccount, StripeGateway
 
@@ -62,6 +63,7 @@ class Opened:
     engine: str
     billing: bool
     stripe: StripeAccount | None
+    is_demo: bool
 
 
 class LedgerAccess:
@@ -74,6 +76,7 @@ class LedgerAccess:
         self._engine = opened.engine
         self._billing = opened.billing
         self._stripe = opened.stripe
+        self._is_demo = opened.is_demo
         self._gateway = StripeGateway(opened.stripe) if opened.stripe is not None and opened.stripe.api_key else None
 
     @property
@@ -84,6 +87,17 @@ class LedgerAccess:
     def engine(self) -> str:
         """How the server was reached."""
         return self._engine
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether what is in it was made up, as it was when it was opened."""
+        return self._is_demo
+
+    async def begin_demo(self) -> None:
+        """Marks the ledger for good: what comes is made up. Raises `NotADemo` where somebody is known already, `NotPermitted`."""
+        async with self._pool.connection() as conn:
+            await begin_demo(conn)
+        self._is_demo = True
 
     def _at(self) -> datetime | None:
         return None if self._clock is None else self._clock()

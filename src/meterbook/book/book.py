@@ -151,9 +151,12 @@ async def _open_at(
                 raise LedgerUnavailable(
                     f"the ledger is not migrated ({', '.join(pending)} missing). Run: meterbook migrate"
                 )
-            check_ledger(await find_settled(conn), plans.currency, plans.free_period)
+            settled = await find_settled(conn)
+            check_ledger(settled and settled[:2], plans.currency, plans.free_period)
             await compaction.ensure_partitions(conn, None if clock is None else clock())
-        book = Book(Opened(pool, plans, clock, engine, billing, stripe))
+        book = Book(
+            Opened(pool, plans, clock, engine, billing, stripe, is_demo=settled is not None and settled.is_demo)
+        )
         yield book
         await book.drain()
     finally:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from meterbook.book import Book
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -51,14 +52,15 @@ async def credits_(
                 raise InvalidRequest(
                     "a grant needs a name of yours, so that a retry grants nothing twice: --id promo_1"
                 )
-            await book.grant_credit(
-                entity,
-                amount=grant,
-                grant_id=grant_id,
-                source=source,
-                priority=priority,
-                expires_at=time_asked("--expires", expires),
-            )
+            async with noted(book, "grant_credit", entity, amount=grant, grant_id=grant_id, source=source):
+                await book.grant_credit(
+                    entity,
+                    amount=grant,
+                    grant_id=grant_id,
+                    source=source,
+                    priority=priority,
+                    expires_at=time_asked("--expires", expires),
+                )
         account = await book.credits(entity)
     if session.json:
         print(json_text({"entity": entity, "balance_cents": account.balance_cents, "grants": as_json(account.grants)}))

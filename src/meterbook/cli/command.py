@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
@@ -13,7 +13,8 @@ import typer
 
 from meterbook.cli.exits import Exit, tell
 from meterbook.cli.screen import console
-from meterbook.errors import MeterbookError
+from meterbook.errors import InvalidSettings, MeterbookError
+from meterbook.settings_file import read_file
 
 P = ParamSpec("P")
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -70,10 +71,24 @@ _COMMON: dict[str, Any] = {
 _DEFAULTS: dict[str, object] = {"url": None, "home": DEFAULT_HOME, "catalog": None, "demo": False, "json": False}
 
 
-def command(app: typer.Typer, *names: str, loop: NewLoop | None = None) -> Callable[[Work[P]], Callable[..., None]]:
+def with_file(session: Session) -> Session:
+    """What neither an option nor the environment says is read from the file of `serve`. Raises `InvalidSettings`."""
+    said = {name: value for name, value in read_file().items() if name in ("url", "home", "catalog")}
+    wrong = [f"{name}: is not a text" for name, value in said.items() if not isinstance(value, str)]
+    if wrong:
+        raise InvalidSettings(wrong)
+    home = Path(said["home"]) if "home" in said and session.home == DEFAULT_HOME else session.home
+    catalog = Path(said["catalog"]) if "catalog" in said and session.catalog is None else session.catalog
+    return replace(session, url=session.url or said.get("url"), home=home, catalog=catalog)
+
+
+def command(
+    app: typer.Typer, *names: str, loop: NewLoop | None = None, reads_settings: bool = False
+) -> Callable[[Work[P]], Callable[..., None]]:
     """Registers an asynchronous function as a command: its own parameters, then the common ones as a Session.
 
-    The function gives the exit code; a MeterbookError that it raises is told on standard error.
+    The function gives the exit code; a MeterbookError that it raises is told on standard error. One that `reads_settings` by itself gets
+    the options as they were given.
     """
 
     def register(work: Work[P]) -> Callable[..., None]:
@@ -82,7 +97,9 @@ def command(app: typer.Typer, *names: str, loop: NewLoop | None = None) -> Calla
         @wraps(work)
         def run(**given: Any) -> None:
             session = Session(**{option: given.pop(option) for option in _COMMON})
-            raise typer.Exit(_outcome(session, called(session, **given), loop))
+            raise typer.Exit(
+                _outcome(session, lambda: called(session if reads_settings else with_file(session), **given), loop)
+            )
 
         own = list(inspect.signature(work).parameters.values())[1:]
         run.__signature__ = inspect.Signature([*own, *_common_parameters()])  # type: ignore[attr-defined]
@@ -103,10 +120,10 @@ def _common_parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _outcome(session: Session, work: Coroutine[Any, Any, Exit], loop: NewLoop | None) -> Exit:
+def _outcome(session: Session, work: Callable[[], Coroutine[Any, Any, Exit]], loop: NewLoop | None) -> Exit:
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
-            return runner.run(work)
+            return runner.run(work())
     except MeterbookError as error:
         return tell(error, as_data=session.json)
     except KeyboardInterrupt:

@@ -139,6 +139,20 @@ def show_month(on: Console, seen: MonthSeen, home: Path) -> None:
         on.print(line, soft_wrap=True)
 
 
+def show_bills(
+    on: Console, billed: MonthBilled, reports: Sequence[UsageReport], differences: Sequence[Difference]
+) -> None:
+    """The same in short: what was billed, why, and whether it adds up."""
+    on.print(TITLE)
+    on.print()
+    on.print(_bills(on, reports))
+    on.print()
+    _explain(on, billed.explained)
+    on.print()
+    on.print(_proof(differences))
+    on.print()
+
+
 def _payers(on: Console, reports: Sequence[UsageReport]) -> Table:
     made = table(on, "Who pays", "plan", "entries", "total", "used", "limit", "", numbers=_PAYER_NUMBERS)
     for report in reports[:PAYERS_SHOWN]:
@@ -244,11 +258,13 @@ def _closing_lines(seen: MonthSeen) -> list[str]:
     ]
     if not played.inserted:
         lines.append("All of it was recorded by an earlier run: every key was known, and 0.00 was added.")
-    if seen.differences:
-        lines.append(f"verify: {len(seen.differences)} DIFFERENCES, the first: {seen.differences[0]}")
-    else:
-        lines.append("verify: clean. Every total was recomputed from the entries, and agrees.")
-    return lines
+    return [*lines, _proof(seen.differences)]
+
+
+def _proof(differences: Sequence[Difference]) -> str:
+    if differences:
+        return f"verify: {len(differences)} DIFFERENCES, the first: {differences[0]}"
+    return "verify: clean. Every total was recomputed from the entries, and agrees."
 
 
 def _next_commands(home: Path) -> list[str]:

@@ -1,12 +1,12 @@
 """``meterbook keys``: who may ask the HTTP door for what."""
 
-import getpass
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from meterbook.cli.acting import by_whom
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -30,8 +30,8 @@ async def create(
 ) -> Exit:
     """Make a key and say it, this once: the ledger keeps its digest alone."""
     expires_at = time_asked("--expires", expires)
-    async with open_book(session) as book, book.act(_by(), "make_key", name, {"scopes": scope}):
-        made = await book.make_key(name, scopes=scope, by=_by(), expires_at=expires_at)
+    async with open_book(session) as book, book.act(by_whom(), "make_key", name, {"scopes": scope}):
+        made = await book.make_key(name, scopes=scope, by=by_whom(), expires_at=expires_at)
     return _say(session, made)
 
 
@@ -42,15 +42,15 @@ async def rotate(
     overlap: Annotated[int, typer.Option(metavar="SECONDS", help="The old one works so much longer.", min=0)] = 86_400,
 ) -> Exit:
     """Make a second key with the same name and scopes, and let the first end."""
-    async with open_book(session) as book, book.act(_by(), "rotate_key", f"key {key}", {"overlap_s": overlap}):
-        made = await book.replace_key(key, by=_by(), overlap_s=overlap)
+    async with open_book(session) as book, book.act(by_whom(), "rotate_key", f"key {key}", {"overlap_s": overlap}):
+        made = await book.replace_key(key, by=by_whom(), overlap_s=overlap)
     return _say(session, made)
 
 
 @command(app, "revoke")
 async def revoke(session: Session, key: KeyId) -> Exit:
     """End a key now. Servers that know it forget it within seconds."""
-    async with open_book(session) as book, book.act(_by(), "revoke_key", f"key {key}", {}):
+    async with open_book(session) as book, book.act(by_whom(), "revoke_key", f"key {key}", {}):
         ended = await book.revoke_key(key)
     print(json_text({"revoked": ended}) if session.json else f"key {key} {'ends now' if ended else 'had ended before'}")
     return Exit.DONE
@@ -66,10 +66,6 @@ async def list_(session: Session) -> Exit:
     else:
         _show(found)
     return Exit.DONE
-
-
-def _by() -> str:
-    return f"command line ({getpass.getuser()})"
 
 
 def _say(session: Session, made: NewApiKey) -> Exit:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from meterbook.catalogs import load_catalog
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -84,7 +85,8 @@ async def limits(
     """How much an entity may use now and where it stands, or a new limit with --set."""
     async with open_book(session) as book:
         if set_ is not None:
-            await book.set_limit(entity, set_, by=by)
+            async with noted(book, "set_limit", entity, amount=set_, by=by):
+                await book.set_limit(entity, set_, by=by)
         report = await book.usage(entity)
     if session.json:
         print(json_text(_limits_data(report)))
@@ -140,7 +142,8 @@ async def caps(
     """What each member may use of an organization's period, before any refresh; with an amount, a new cap for one."""
     async with open_book(session) as book:
         if user is not None and amount is not None:
-            await book.set_member_cap(organization, user, None if amount == NO_CAP else amount)
+            async with noted(book, "set_member_cap", f"organization:{organization}", user=user, cap=amount):
+                await book.set_member_cap(organization, user, None if amount == NO_CAP else amount)
         members = await book.member_caps(organization)
     shown = [member for member in members if user in (None, member.user)]
     if session.json:
@@ -187,7 +190,7 @@ def _show_admission(admission: Admission) -> None:
 @command(app, "block")
 async def block(session: Session, entity: Entity, reason: Reason, reference: Reference = "") -> Exit:
     """Stop an entity's usage: of an organization, all of its members'."""
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "block", entity, reason=reason, reference=reference):
         changed = await book.block(entity, reason=reason, reference=reference)
     return _tell_block(session, entity, changed=changed, word="blocked")
 
@@ -195,7 +198,7 @@ async def block(session: Session, entity: Entity, reason: Reason, reference: Ref
 @command(app, "unblock")
 async def unblock(session: Session, entity: Entity, reason: Reason, reference: Reference = "") -> Exit:
     """End one block; others stay, and nothing that was billed changes."""
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "unblock", entity, reason=reason, reference=reference):
         changed = await book.unblock(entity, reason=reason, reference=reference)
     return _tell_block(session, entity, changed=changed, word="unblocked")
 

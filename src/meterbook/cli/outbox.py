@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -52,7 +53,7 @@ async def redrive(
     ] = False,
 ) -> Exit:
     """Send a dead letter again, from the step where it stopped; what was made at Stripe before is found, not made twice."""
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "redrive", f"outbox {row}", invoice_is_gone=gone):
         again = await book.redrive(row, invoice_is_gone=gone)
     if session.json:
         print(json_text({"id": row, "due": again}))

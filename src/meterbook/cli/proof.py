@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -49,7 +50,8 @@ async def rebuild(
 ) -> Exit:
     """Derive an entity's totals anew from its entries, which stay as they are; exit code 1 if `verify` still finds something."""
     async with open_book(session) as book:
-        made = await book.rebuild(entity)
+        async with noted(book, "rebuild", entity):
+            made = await book.rebuild(entity)
         differences = await book.verify(entity)
     if session.json:
         print(json_text({"rollups": made, "differences": differences}))

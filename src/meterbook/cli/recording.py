@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from meterbook.catalogs import load_catalog
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
@@ -98,7 +99,10 @@ async def correct(
     event_key: Annotated[str, _option("Your name for this correction. Takes effect once, for ever.")],
 ) -> Exit:
     """Correct an entry by a new one that points at it; entries themselves never change."""
-    async with open_book(session) as book:
+    async with (
+        open_book(session) as book,
+        noted(book, "correct", entry, amount=amount, reason=reason, event_key=event_key),
+    ):
         recorded = await book.correct(entry, amount=amount, reason=reason, event_key=event_key)
     _tell(session, recorded)
     return Exit.DONE

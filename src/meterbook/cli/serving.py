@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meterbook.cli.command import DEFAULT_HOME, Session, command
+from meterbook.cli.command import DEFAULT_HOME, Session, command, with_file
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
 from meterbook.cli.screen import console, table
@@ -15,6 +15,7 @@ from meterbook.errors import InvalidRequest
 from meterbook.plain import json_text
 
 if TYPE_CHECKING:
+    from meterbook.serving import Serving
     from meterbook.settings import Settings
 
 MISSING = "the server is an extra: pip install 'meterbook[server]'"
@@ -31,7 +32,7 @@ def fast_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-@command(app, "serve", loop=fast_loop)
+@command(app, "serve", loop=fast_loop, reads_settings=True)
 async def serve(
     session: Session,
     *,
@@ -49,20 +50,20 @@ async def serve(
         from meterbook import serving
     except ImportError as error:
         raise InvalidRequest(f"{MISSING} ({error})") from error
-    settings = _settings(session, host=host, port=port, worker=worker)
-    opening = partial(open_book, session) if session.demo else partial(serving.opening_of, settings)
+    settings = reading_settings(session, host=host, port=port, worker=worker)
+    opening = partial(open_book, with_file(session)) if session.demo else partial(serving.opening_of, settings)
     on = console()
 
-    def tell(address: str) -> None:
-        on.print(f"meterbook serves {address}", soft_wrap=True)
+    def tell(serving: "Serving") -> None:
+        on.print(f"meterbook serves {serving.address}", soft_wrap=True)
         if settings.console:
-            on.print(f"console at {address}/console", soft_wrap=True)
+            on.print(f"console at {serving.address}/console", soft_wrap=True)
 
     await serving.serve(settings, opening, tell)
     return Exit.DONE
 
 
-@command(app, "config")
+@command(app, "config", reads_settings=True)
 async def config(
     session: Session,
     *,
@@ -73,7 +74,7 @@ async def config(
     ] = None,
 ) -> Exit:
     """What `meterbook serve` would be told, and from where; secrets as stars. Exit code 1 if a variable sets nothing."""
-    settings = _settings(session, host=host, port=port, worker=worker)
+    settings = reading_settings(session, host=host, port=port, worker=worker)
     from meterbook.settings import in_force, unknown_variables
 
     options: dict[str, object] = {**_options(session), "host": host, "port": port, "worker": worker}
@@ -91,7 +92,8 @@ async def config(
     return Exit.FINDINGS if unknown else Exit.DONE
 
 
-def _settings(session: Session, **options: object) -> "Settings":
+def reading_settings(session: Session, **options: object) -> "Settings":
+    """Raises `InvalidRequest` where the extra is not installed."""
     try:
         from meterbook.settings import read_settings
     except ImportError as error:

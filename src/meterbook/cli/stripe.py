@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from meterbook.catalogs import load_catalog
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book, stripe_api_base
@@ -77,7 +78,7 @@ async def replay(
     """Apply again what failed, once it is mended: one event, or all. What was applied before is left as it is."""
     if (event is None) != failed:
         raise typer.BadParameter("name an event, or say --failed")
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "replay_stripe_events", event or "all that failed"):
         done = await book.replay_stripe_events() if event is None else [await book.replay_stripe_event(event)]
     if session.json:
         print(json_text({"replayed": done}))
@@ -104,7 +105,7 @@ async def dismiss(
     reason: Annotated[str, typer.Option(help="Why it is to have no effect; kept with it.", show_default=False)],
 ) -> Exit:
     """Let an event that waits have no effect, so that what waits for it goes on: for what never was meant for this ledger."""
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "dismiss_stripe_event", event, reason=reason):
         dismissed = await book.dismiss_stripe_event(event, reason=reason)
     if session.json:
         print(json_text({"event": event, "dismissed": dismissed}))
@@ -120,7 +121,7 @@ async def seats(
     number: Annotated[int, typer.Argument(metavar="SEATS", help="How many it is to have.", show_default=False)],
 ) -> Exit:
     """Have Stripe told how many seats a subscription is to have: more are charged at once, fewer count from its next period on."""
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "set_seats", subscription, seats=number):
         await book.set_seats(subscription, number)
     if session.json:
         print(json_text({"subscription": subscription, "seats": number}))

@@ -25,7 +25,10 @@ from meterbook.errors import InvalidUsage, Problem, UnknownEntity
 
 OPEN = {"scope": "open"}
 ROWS_MAX = 12
+SUMS_KEPT = frozenset({"actor", "source"})
 LINK_DAYS_MAX = 90
+COUNTED_MAX = 200_000
+"""A filter whose sum is not kept is summed row by row: of a period with more entries it isn't, on a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,10 @@ async def listing_of(request: Asked, book: Book, usage: UsageReport, path: str) 
     typed = filter_of(request)
     cursor = request.query_params.get("cursor")
     wanted = {**arguments_of(typed), "period": period}
-    found = await book.entries(entity, **wanted, limit=ROWS_PER_PAGE, cursor=cursor, summary=bool(typed))
-    summary = found.summary or EntrySummary(usage.count, EXACT.subtract(usage.total, usage.baseline))
+    summed = bool(typed) and ((len(typed) == 1 and not typed.keys() - SUMS_KEPT) or usage.count <= COUNTED_MAX)
+    found = await book.entries(entity, **wanted, limit=ROWS_PER_PAGE, cursor=cursor, summary=summed)
+    whole = EntrySummary(usage.count, EXACT.subtract(usage.total, usage.baseline))
+    summary = found.summary if typed else whole
     asked = {**typed, "entity": entity, "period": period} if path == "/entity" else dict(typed)
     following = None if found.next_cursor is None else address(path, **asked, cursor=found.next_cursor)
     csv = address("/entries.csv" if path == "/entity" else f"{path}/entries.csv", **asked)

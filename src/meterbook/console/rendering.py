@@ -127,6 +127,7 @@ def page(
         csrf="" if visitor is None else visitor.csrf,
         theme=theme if theme in THEMES else "auto",
         currency=desk.book.catalog.currency,
+        is_demo=desk.book.is_demo,
         here=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         path=request.url.path,
     )

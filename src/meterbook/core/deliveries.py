@@ -50,6 +50,13 @@ class Delivery:
         since = self.step_since if self.step == step else None
         return replace(self, round=self.round + 1) if since is not None and self.at - since > KEY_KEPT else self
 
+    def may_have_done(self, step: Step) -> bool:
+        """Whether the step is to be looked for before it is sent: it was begun, or the row is older than Stripe's memory of its key.
+
+        A row as old as that may have been sent by the ledger of which this one is a backup, restored.
+        """
+        return self.step == step or self.at - self.created_at > KEY_KEPT
+
     @property
     def charge(self) -> str:
         """Names the charge among all ledgers."""

@@ -9,6 +9,9 @@ MONTH_END = datetime(2026, 6, 1, tzinfo=UTC)
 LAST_MOMENT = MONTH_END - timedelta(seconds=1)
 CLOSED_AT = MONTH_END + timedelta(hours=1)
 """When the settlement grace has passed and the clock closes the month."""
+NEXT_END = datetime(2026, 7, 1, tzinfo=UTC)
+SERVED_AT = datetime(2026, 6, 11, 15, 30, tzinfo=UTC)
+"""What time it is when the demo is served: in the month after, with some days of usage."""
 FREE_LIMIT = Decimal("5.00")
 SEED = 20_260_501
 
@@ -79,6 +82,8 @@ CREDITS = (
 )
 UPGRADES = (Upgrade(datetime(2026, 5, 25, 14, tzinfo=UTC), "user:greta", "pro_25000", 1),)
 """They help at once: the month's included usage rises, and nothing that was billed is given back."""
+RUNNING_HOLD, RUNNING_HOLDER, RUNNING_HOLD_AMOUNT = "long_now", "ebba", "4.00"
+"""A long run that has not ended when the demo is served."""
 CAREFUL = ("ebba", "bao", "gus")
 """Their long runs set money aside before they begin."""
 NEWCOMER, NEWCOMER_JOINS, NEWCOMER_JOINED_AT = "kaya", "acme", datetime(2026, 5, 12, 9, tzinfo=UTC)

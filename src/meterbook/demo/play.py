@@ -1,13 +1,14 @@
 """The demo's month, played against a ledger as its callers would play it, and read back from the ledger."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from time import monotonic
 from typing import Protocol
 
 from meterbook.book import Book
@@ -18,8 +19,10 @@ from meterbook.demo import cast
 from meterbook.demo.workload import Careful, Correction, Flush, Retry, Run, Step, Tampered, Turned
 from meterbook.errors import Denied, KeyConflict
 
+MAY = (cast.MONTH_START, cast.MONTH_END)
 SWEEP_EVERY = timedelta(hours=12)
 HOLD_TTL_S = 3600
+HOLDS_MAX = 1000
 
 
 class SettableClock(Protocol):
@@ -33,9 +36,16 @@ class DemoClock:
 
     def __init__(self, now: datetime = cast.MONTH_START) -> None:
         self.now = now
+        self._running_since: float | None = None
 
     def __call__(self) -> datetime:
-        return self.now
+        return (
+            self.now if self._running_since is None else self.now + timedelta(seconds=monotonic() - self._running_since)
+        )
+
+    def run_from(self, now: datetime) -> None:
+        """From now on by itself, as fast as any clock."""
+        self.now, self._running_since = now, monotonic()
 
 
 @dataclass(slots=True)
@@ -65,8 +75,9 @@ async def play(book: Book, clock: SettableClock, steps: Iterable[Step], on_steps
     """Plays the steps, hour by hour: the runs of an hour all at once, as many callers, and what follows from them after.
 
     ``clock`` is the one that the book was opened with. ``on_steps`` is told how many steps were done. A month that has
-    been billed is sent once more, as a caller that lost its answers would, and changes nothing.
+    been billed is sent once more, as a caller that lost its answers would, and changes nothing. Raises `NotADemo`.
     """
+    await book.begin_demo()
     played = Played()
     if await is_billed(book):
         clock.now = cast.CLOSED_AT
@@ -90,6 +101,39 @@ async def play(book: Book, clock: SettableClock, steps: Iterable[Step], on_steps
     clock.now = cast.LAST_MOMENT
     await book.compact()
     return played
+
+
+async def play_on(book: Book, clock: SettableClock, runs: Sequence[Run], on_steps: Callable[[int], None]) -> None:
+    """The month after one that was billed: subscriptions are renewed and the runs recorded. Once: what is there already is left alone."""
+    if await is_played_on(book):
+        on_steps(len(runs))
+        return
+    clock.now = cast.CLOSED_AT
+    await _renew(book)
+    played = Played()
+    for hour in _hours(runs):
+        clock.now = hour[-1].at
+        await _record(book, hour, played)
+        on_steps(len(hour))
+    clock.now = cast.SERVED_AT
+    await book.sweep()
+    await book.compact()
+    await book.place_hold(
+        cast.RUNNING_HOLDER, amount=cast.RUNNING_HOLD_AMOUNT, hold_id=cast.RUNNING_HOLD, ttl_s=HOLD_TTL_S
+    )
+
+
+async def is_played_on(book: Book) -> bool:
+    """The hold is the last that was done."""
+    payer = (await book.resolve(cast.RUNNING_HOLDER)).entity
+    return any(hold.id == cast.RUNNING_HOLD for hold in await book.holds(payer, limit=HOLDS_MAX))
+
+
+async def find_latest(book: Book) -> datetime:
+    """When the demo's newest entry was recorded: whoever serves it again goes on from there."""
+    entities = [f"organization:{each.name}" for each in cast.ORGANIZATIONS] + [f"user:{name}" for name in cast.people()]
+    pages = [await book.entries(entity, limit=1, summary=False) for entity in entities]
+    return max((entry.recorded_at for page in pages for entry in page.entries), default=cast.MONTH_START)
 
 
 async def is_billed(book: Book) -> bool:
@@ -140,7 +184,19 @@ async def _allow(book: Book) -> None:
         )
 
 
-async def _subscribe(book: Book, owner: str, plan: str, seats: int) -> None:
+async def _renew(book: Book) -> None:
+    """As Stripe tells it on the 1st."""
+    upgraded = {each.owner: each.plan for each in cast.UPGRADES}
+    term = (cast.MONTH_END, cast.NEXT_END)
+    for organization in cast.ORGANIZATIONS:
+        if organization.plan is not None:
+            await _subscribe(book, f"organization:{organization.name}", organization.plan, organization.seats, term)
+    for person in cast.SUBSCRIBERS:
+        owner = f"user:{person}"
+        await _subscribe(book, owner, upgraded.get(owner, "pro_6000"), 1, term)
+
+
+async def _subscribe(book: Book, owner: str, plan: str, seats: int, term: tuple[datetime, datetime] = MAY) -> None:
     name = owner.partition(":")[2]
     await book.put_subscription(
         id=f"demo:{owner}",
@@ -148,8 +204,8 @@ async def _subscribe(book: Book, owner: str, plan: str, seats: int) -> None:
         plan=plan,
         seats=seats,
         status="active",
-        starts_at=cast.MONTH_START,
-        ends_at=cast.MONTH_END,
+        starts_at=term[0],
+        ends_at=term[1],
         interval="month",
         stripe_customer=f"cus_demo_{name}",
         stripe_subscription=f"sub_demo_{name}",

@@ -15,6 +15,8 @@ TOOL_PRICE, RUN_PRICE, HELD = Decimal("0.008"), Decimal("0.001"), Decimal("1.00"
 LENGTHS = (2, 3, 4, 6, 8, 10, 12, 16)
 """Of contexts: agents call a model again and again with all that was said before."""
 ZERO = Decimal(0)
+FOUR_WEEKS = timedelta(weeks=4)
+"""From a Monday to a Monday."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,35 @@ def steps(seed: int = cast.SEED) -> list[Step]:
         *_careful(random),
     ]
     return sorted(everything, key=lambda step: step.at)
+
+
+def running_month(seed: int = cast.SEED) -> list[Run]:
+    """The month after, as far as it has gone when the demo is served: the same runs four weeks later, under other keys.
+
+    Who is on the free plan has used it up.
+    """
+    runs = [_later_run(step) for step in steps(seed) if isinstance(step, Run) and _pays_in_june(step)]
+    return [run for run in runs if _began(run) >= cast.MONTH_END and run.at < cast.SERVED_AT]
+
+
+def _began(run: Run) -> datetime:
+    return run.entries[0].occurred_at or run.at
+
+
+def _pays_in_june(run: Run) -> bool:
+    actor = run.entries[0].actor
+    return actor == cast.NEWCOMER or actor not in cast.unsubscribed()
+
+
+def _later_run(run: Run) -> Run:
+    return Run(run.at + FOUR_WEEKS, tuple(map(_later_entry, run.entries)))
+
+
+def _later_entry(entry: Usage) -> Usage:
+    occurred_at = None if entry.occurred_at is None else entry.occurred_at + FOUR_WEEKS
+    return entry._replace(
+        event_key=f"june_{entry.event_key}", execution=f"june_{entry.execution}", occurred_at=occurred_at
+    )
 
 
 def _runs(random: Random) -> Iterator[Run]:

@@ -39,6 +39,7 @@ async def list_entries(
             "after_key": after_key,
             "rows": limit + 1,
             "summary": summary,
+            "by_sums": _is_summed(wanted),
         },
     )
     whole = EntrySummary(rows[0]["entries"], rows[0]["summed"]) if summary else None
@@ -46,6 +47,12 @@ async def list_entries(
     if not entries and entity.startswith("organization:") and not await reading.entity_exists(conn, entity):
         raise UnknownEntity(f"{entity} is not known: call put_organization first")
     return EntryPage(entries, cursor_after(entries[-1], list_of) if len(rows) > limit else None, whole)
+
+
+def _is_summed(wanted: EntryFilter) -> bool:
+    """Whether the filter is one whose sum is kept: a period's, or of one actor or source in it."""
+    others = (wanted.workspace, wanted.category, wanted.start, wanted.end)
+    return wanted.period is not None and others == (None,) * 4 and (wanted.actor is None or wanted.source is None)
 
 
 def _entry(row: dict[str, Any]) -> UsageEntry:

@@ -5,14 +5,23 @@ from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection
-from psycopg.rows import tuple_row
+from psycopg.rows import args_row, tuple_row
 
-from meterbook.errors import InvalidRequest, WrongLedger
+from meterbook.errors import InvalidRequest, NotADemo, WrongLedger
+from meterbook.postgres.fetching import fetch_value
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import read_trusted, statements_beside
 
 SQL = statements_beside(__file__)
 _OWN_TRANSACTION = "-- transaction: none"
+
+
+class Settled(NamedTuple):
+    """What was decided for good when the ledger was made."""
+
+    currency: str
+    free_period: str
+    is_demo: bool
 
 
 class Migration(NamedTuple):
@@ -63,12 +72,17 @@ def check_ledger(settled: tuple[str, str] | None, currency: str, free_period: st
         )
 
 
-async def find_settled(conn: AsyncConnection[Any]) -> tuple[str, str] | None:
-    """Currency and kind of free period of the ledger."""
+async def find_settled(conn: AsyncConnection[Any]) -> Settled | None:
     with refusals():
-        async with conn.cursor(row_factory=tuple_row) as cursor:
+        async with conn.cursor(row_factory=args_row(Settled)) as cursor:
             await cursor.execute(SQL["find_settled"])
             return await cursor.fetchone()
+
+
+async def begin_demo(conn: AsyncConnection[Any]) -> None:
+    """Raises `NotADemo` where somebody is known already, `NotPermitted`."""
+    if not await fetch_value(conn, SQL["begin_demo"], {}):
+        raise NotADemo
 
 
 async def list_pending(conn: AsyncConnection[Any]) -> list[str]:

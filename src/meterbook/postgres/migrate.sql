@@ -43,4 +43,7 @@ select meterbook.ensure_partitions(at => %(at)s::timestamptz)
 select number, checksum from meterbook.applied_migrations()
 
 -- name: find_settled
-select currency, free_period from meterbook.settled()
+select currency, free_period, is_demo from meterbook.settled()
+
+-- name: begin_demo
+select meterbook.begin_demo()

@@ -1,50 +1,54 @@
 -- name: list_days
 -- What was recorded and refreshed on each date, over all payers: a bucket of 24 hours counts on the date where it begins.
+-- What is needed of a period goes along with its rows: joined to them again, thousands of payers would be thousands of times thousands.
 with asked as (select coalesce(%(at)s::timestamptz, clock_timestamp()) as at),
 seen as (
-  select p.*, greatest(ceil(extract(epoch from p.ends_at - p.starts_at) / 86400)::integer - 1, 0) as last_day
+  select p.entity_id, p.id, p.kind, p.starts_at, p.refresh_per_day, a.at - make_interval(days => %(days)s) as since,
+         floor(extract(epoch from a.at - make_interval(days => %(days)s) - p.starts_at) / 86400)::integer as first_day,
+         greatest(ceil(extract(epoch from p.ends_at - p.starts_at) / 86400)::integer - 1, 0) as last_day
   from meterbook.billing_period p, asked a
   where p.ends_at > a.at - make_interval(days => %(days)s) and p.starts_at <= a.at and p.kind <> 'history'),
 part as (
-  select s.entity_id, s.id, case when r.part <> '' then r.part::integer end as day, r.amount
-  from seen s join meterbook.usage_rollup r on r.entity_id = s.entity_id and r.period_id = s.id and r.grain = 'day'
+  select s.*, r.part::integer as day, r.amount
+  from seen s join meterbook.usage_rollup r on r.entity_id = s.entity_id and r.period_id = s.id and r.grain = 'day' and r.part <> ''
   union all
-  select s.entity_id, s.id, d.day, d.amount from seen s join meterbook.usage_delta d on d.entity_id = s.entity_id and d.period_id = s.id),
+  select s.*, d.day, d.amount from seen s join meterbook.usage_delta d on d.entity_id = s.entity_id and d.period_id = s.id
+  where d.day is not null),
 bucket as (
-  select p.entity_id, p.id, least(p.day, s.last_day) as day, sum(p.amount) as amount
-  from part p join seen s on s.entity_id = p.entity_id and s.id = p.id where p.day is not null group by 1, 2, 3)
-select ((s.starts_at + b.day * interval '24 hours') at time zone 'UTC')::date as day, sum(b.amount) as amount,
-       sum(case when s.kind = 'dated' then least(greatest(b.amount, 0), s.refresh_per_day) else 0 end) as refresh
-from bucket b join seen s on s.entity_id = b.entity_id and s.id = b.id, asked a
-where s.starts_at + b.day * interval '24 hours' > a.at - make_interval(days => %(days)s)
+  select p.entity_id, p.id, p.kind, p.starts_at, p.refresh_per_day, p.since, least(p.day, p.last_day) as day, sum(p.amount) as amount
+  from part p where p.day >= p.first_day group by 1, 2, 3, 4, 5, 6, 7)
+select ((b.starts_at + b.day * interval '24 hours') at time zone 'UTC')::date as day, sum(b.amount) as amount,
+       sum(case when b.kind = 'dated' then least(greatest(b.amount, 0), b.refresh_per_day) else 0 end) as refresh
+from bucket b where b.starts_at + b.day * interval '24 hours' > b.since
 group by 1 order by 1
 
 -- name: sum_running
 -- All periods that are not closed, in the terms of core.overage; `tests/console` holds the sums against it. `largest`: payers by what they used.
 with asked as (select coalesce(%(at)s::timestamptz, clock_timestamp()) as at),
 running as (
-  select p.*, greatest(ceil(extract(epoch from p.ends_at - p.starts_at) / 86400)::integer - 1, 0) as last_day,
+  select p.entity_id, p.id, p.kind, case when p.plan <> all (%(without_overage)s::text[]) then p.included end as included, p.refresh_per_day,
+         greatest(ceil(extract(epoch from p.ends_at - p.starts_at) / 86400)::integer - 1, 0) as last_day, coalesce(n.amount, 0) as baseline,
          exists (select from meterbook.period_clock c where c.entity_id = p.entity_id and c.home_id = p.id) as is_home
-  from meterbook.billing_period p where p.state <> 'closed' and p.kind <> 'history'),
+  from meterbook.billing_period p left join meterbook.period_baseline n on n.entity_id = p.entity_id and n.period_id = p.id
+  where p.state <> 'closed' and p.kind <> 'history'),
 part as (
-  select r.entity_id, r.period_id, case when r.part <> '' then r.part::integer end as day, r.amount, r.amount as recorded
+  select p.*, null::integer as day, 0::numeric as amount, 0::numeric as recorded from running p
+  union all
+  select p.*, case when r.part <> '' then r.part::integer end, r.amount, r.amount
   from running p join meterbook.usage_rollup r on r.entity_id = p.entity_id and r.period_id = p.id and r.grain = 'day'
   union all
-  select d.entity_id, d.period_id, d.day, d.amount, d.amount from running p join meterbook.usage_delta d on d.entity_id = p.entity_id and d.period_id = p.id
+  select p.*, d.day, d.amount, d.amount from running p join meterbook.usage_delta d on d.entity_id = p.entity_id and d.period_id = p.id
   union all
-  select b.entity_id, b.period_id, b.day, b.amount, 0 from running p join meterbook.period_baseline_day b on b.entity_id = p.entity_id and b.period_id = p.id),
+  select p.*, b.day, b.amount, 0 from running p join meterbook.period_baseline_day b on b.entity_id = p.entity_id and b.period_id = p.id),
 bucket as (
-  select x.entity_id, x.period_id, least(x.day, p.last_day) as day, sum(x.amount) as amount, sum(x.recorded) as recorded
-  from part x join running p on p.entity_id = x.entity_id and p.id = x.period_id group by 1, 2, 3),
+  select x.entity_id, x.id, x.kind, x.included, x.refresh_per_day, x.baseline, x.is_home, case when x.day is not null then least(x.day, x.last_day) end as day,
+         sum(x.amount) as amount, sum(x.recorded) as recorded
+  from part x group by 1, 2, 3, 4, 5, 6, 7, 8),
 used as (
-  select p.entity_id, p.id, p.is_home, case when p.plan <> all (%(without_overage)s::text[]) then p.included end as included,
-         coalesce(n.amount, 0) + coalesce(sum(b.recorded), 0) as total,
-         coalesce(n.amount, 0) + coalesce(sum(b.recorded) filter (where b.day is not null), 0) as counted,
-         coalesce(sum(case when p.kind = 'dated' then least(greatest(b.amount, 0), p.refresh_per_day) else 0 end) filter (where b.day is not null), 0) as refresh
-  from running p
-  left join bucket b on b.entity_id = p.entity_id and b.period_id = p.id
-  left join meterbook.period_baseline n on n.entity_id = p.entity_id and n.period_id = p.id
-  group by p.entity_id, p.id, p.is_home, p.plan, p.included, n.amount),
+  select b.entity_id, b.id, b.is_home, b.included, b.baseline + sum(b.recorded) as total,
+         b.baseline + coalesce(sum(b.recorded) filter (where b.day is not null), 0) as counted,
+         coalesce(sum(case when b.kind = 'dated' then least(greatest(b.amount, 0), b.refresh_per_day) else 0 end) filter (where b.day is not null), 0) as refresh
+  from bucket b group by b.entity_id, b.id, b.is_home, b.included, b.baseline),
 owed as (
   select u.*, greatest(u.counted - u.refresh, 0) as effective,
          case when u.included is null then 0 else greatest(greatest(u.counted - u.refresh, 0) - u.included, 0) end as overage from used u),

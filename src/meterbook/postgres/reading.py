@@ -82,11 +82,19 @@ class EntryRow(NamedTuple):
 
 
 async def list_largest_entries(
-    conn: AsyncConnection[Any], entity: str, period: int, *, rows: int, late_rows: int
+    conn: AsyncConnection[Any], entity: str, period: Period, *, rows: int, late_rows: int, rows_read: int
 ) -> list[EntryRow]:
+    """Of each source and description the largest `rows`, among the `rows_read` newest of a period that runs, or first of another."""
     with refusals():
         async with conn.cursor(row_factory=args_row(EntryRow)) as cursor:
-            arguments = named(entity) | {"period": period, "rows": rows, "late_rows": late_rows}
+            arguments = named(entity) | {
+                "period": period.id,
+                "newest": period.state == "open",
+                "from_time": period.starts_at,
+                "rows": rows,
+                "late_rows": late_rows,
+                "rows_read": rows_read,
+            }
             await cursor.execute(SQL["list_largest_entries"], arguments)
             return await cursor.fetchall()
 

@@ -351,6 +351,17 @@ begin
   end loop;
 end $$;
 
+CREATE FUNCTION meterbook.begin_demo() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- The owner says that what comes is made up. False: somebody is known here, and nobody said so before them.
+begin
+  update meterbook.ledger l set is_demo = true
+  where not l.is_demo and not exists (select from meterbook.billing_entity) and not exists (select from meterbook.event_key);
+  return (select l.is_demo from meterbook.ledger l);
+end $$;
+
 CREATE FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -3026,12 +3037,12 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text)
+CREATE FUNCTION meterbook.settled() RETURNS TABLE(currency text, free_period text, is_demo boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
     AS $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period from meterbook.ledger l
+  select l.currency, l.free_period, l.is_demo from meterbook.ledger l
 $$;
 
 CREATE FUNCTION meterbook.standing(s meterbook.subscription) RETURNS numeric[]
@@ -3945,11 +3956,14 @@ CREATE TABLE meterbook.ledger (
     id smallint DEFAULT 1 NOT NULL,
     currency text NOT NULL,
     free_period text NOT NULL,
+    is_demo boolean DEFAULT false NOT NULL,
     uuid uuid DEFAULT gen_random_uuid() NOT NULL,
     CONSTRAINT ledger_currency_is_iso_4217 CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT ledger_free_period_is_known CHECK ((free_period = ANY (ARRAY['lifetime'::text, 'calendar'::text]))),
     CONSTRAINT ledger_is_one_row CHECK ((id = 1))
 );
+
+COMMENT ON COLUMN meterbook.ledger.is_demo IS 'What is in it was made up. Said before anything is in it, and for good: made-up rows never come among real ones.';
 
 COMMENT ON COLUMN meterbook.ledger.uuid IS 'Names this ledger in idempotency keys and metadata: two ledgers may share one Stripe account.';
 
@@ -4499,6 +4513,12 @@ CREATE INDEX subscription_segment_by_time ON meterbook.subscription_segment USIN
 
 CREATE INDEX usage_delta_of_period ON meterbook.usage_delta USING btree (entity_id, period_id);
 
+CREATE INDEX usage_log_late ON ONLY meterbook.usage_log USING btree (entity_id, period_id) WHERE (belongs_to IS NOT NULL);
+
+CREATE INDEX usage_log_default_entity_id_period_id_idx ON meterbook.usage_log_default USING btree (entity_id, period_id) WHERE (belongs_to IS NOT NULL);
+
+ALTER INDEX meterbook.usage_log_late ATTACH PARTITION meterbook.usage_log_default_entity_id_period_id_idx;
+
 ALTER INDEX meterbook.usage_log_pkey ATTACH PARTITION meterbook.usage_log_default_pkey;
 
 CREATE TRIGGER act_log_is_append_only BEFORE DELETE OR UPDATE ON meterbook.act_log FOR EACH ROW EXECUTE FUNCTION meterbook.refuse_change();
@@ -4676,6 +4696,8 @@ GRANT ALL ON FUNCTION meterbook.begin_act(by_whom text, act text, subject text, 
 GRANT ALL ON FUNCTION meterbook.begin_act(by_whom text, act text, subject text, said jsonb, request text, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.begin_cancellations(actors bigint[], at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION meterbook.begin_demo() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.begin_step(the_id bigint, the_lease bigint, the_step text, the_round integer, invoice text, item text, lease_for interval, at timestamp with time zone) TO meterbook_writer;

@@ -7,8 +7,10 @@
 create table meterbook.ledger (
   id          smallint primary key default 1 constraint ledger_is_one_row check (id = 1),
   currency    text not null constraint ledger_currency_is_iso_4217 check (currency ~ '^[A-Z]{3}$'),
-  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar'))
+  free_period text not null constraint ledger_free_period_is_known check (free_period in ('lifetime', 'calendar')),
+  is_demo     boolean not null default false
 );
+comment on column meterbook.ledger.is_demo is 'What is in it was made up. Said before anything is in it, and for good: made-up rows never come among real ones.';
 
 create function meterbook.permitted(at timestamptz) returns timestamptz
 language plpgsql stable strict as $$
@@ -204,6 +206,7 @@ create table meterbook.usage_log (
   primary key (entity_id, recorded_at, key),
   constraint usage_log_usage_is_positive check (amount > 0 or corrects is not null)
 ) partition by range (recorded_at);
+create index usage_log_late on meterbook.usage_log (entity_id, period_id) where belongs_to is not null;
 create table meterbook.usage_log_default partition of meterbook.usage_log default;
 comment on column meterbook.usage_log.day is 'Bucket of 24 hours from the period''s start; null: given back in money, in the total but in no effective usage.';
 comment on column meterbook.usage_log.belongs_to is 'The closed period that a late entry belongs to; period_id is where it is booked.';

@@ -25,11 +25,20 @@ language sql stable security definer set search_path = meterbook, pg_temp as $$
   select m.number, m.checksum from meterbook.migration m order by m.number
 $$;
 
-create function meterbook.settled() returns table (currency text, free_period text)
+create function meterbook.settled() returns table (currency text, free_period text, is_demo boolean)
 language sql stable security definer set search_path = meterbook, pg_temp as $$
   -- What was decided for good when the ledger was made.
-  select l.currency, l.free_period from meterbook.ledger l
+  select l.currency, l.free_period, l.is_demo from meterbook.ledger l
 $$;
+
+create function meterbook.begin_demo() returns boolean
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- The owner says that what comes is made up. False: somebody is known here, and nobody said so before them.
+begin
+  update meterbook.ledger l set is_demo = true
+  where not l.is_demo and not exists (select from meterbook.billing_entity) and not exists (select from meterbook.event_key);
+  return (select l.is_demo from meterbook.ledger l);
+end $$;
 
 create function meterbook.rebuild(the_entity bigint) returns bigint
 language plpgsql security definer set search_path = meterbook, pg_temp set jit = off as $$

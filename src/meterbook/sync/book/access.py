@@ -20,6 +20,7 @@ from meterbook.postgres.refusals import refusals
 from meterbook.stripe.gateway import StripeAccount, StripeGateway
 from meterbook.sync.operations.attribute_usage import Attribute, Parties, attribute_usage
 from meterbook.sync.postgres import billing
+from meterbook.sync.postgres.migrate import begin_demo
 
 Clock = Callable[[], datetime]
 
@@ -63,6 +64,7 @@ class Opened:
     engine: str
     billing: bool
     stripe: StripeAccount | None
+    is_demo: bool
 
 
 class LedgerAccess:
@@ -75,6 +77,7 @@ class LedgerAccess:
         self._engine = opened.engine
         self._billing = opened.billing
         self._stripe = opened.stripe
+        self._is_demo = opened.is_demo
         self._gateway = StripeGateway(opened.stripe) if opened.stripe is not None and opened.stripe.api_key else None
 
     @property
@@ -85,6 +88,17 @@ class LedgerAccess:
     def engine(self) -> str:
         """How the server was reached."""
         return self._engine
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether what is in it was made up, as it was when it was opened."""
+        return self._is_demo
+
+    def begin_demo(self) -> None:
+        """Marks the ledger for good: what comes is made up. Raises `NotADemo` where somebody is known already, `NotPermitted`."""
+        with self._pool.connection() as conn:
+            begin_demo(conn)
+        self._is_demo = True
 
     def _at(self) -> datetime | None:
         return None if self._clock is None else self._clock()

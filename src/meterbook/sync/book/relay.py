@@ -4,7 +4,8 @@
 Before each step it is written down that the step begins, and what those before it made. What an interrupted step made is looked up by
 our metadata; if nothing is seen it may still be under way, so it is sent again under its own idempotency key, which Stripe answers with
 what it did the first time. The key changes only when Stripe would not do it any more: when it has forgotten the key, or has answered
-the step itself with an error, which it repeats for a day; what a look is answered says nothing of its step. Nothing is called while a
+the step itself with an error, which it repeats for a day; what a look is answered says nothing of its step. What is older than a day is
+looked up in any case: a ledger that was restored from a backup does not know what was sent after it. Nothing is called while a
 transaction is open. Who lost a lease can't write anything down.
 """
 
@@ -104,7 +105,7 @@ class Relay:
     def _create(self, delivery: Delivery, gateway: StripeGateway, asked: InvoiceAsked) -> Delivery:
         if delivery.invoice is not None:
             return delivery
-        if delivery.step == "create":
+        if delivery.may_have_done("create"):
             found = in_thread(gateway.find_invoice, asked, delivery.created_at)
             if found is not None:
                 return replace(delivery, invoice=found)
@@ -117,7 +118,7 @@ class Relay:
         if delivery.item is not None:
             return delivery
         invoice = _made(delivery)
-        if delivery.step == "item":
+        if delivery.may_have_done("item"):
             found = in_thread(gateway.find_item, asked, invoice)
             if found is not None:
                 return replace(delivery, item=found)

@@ -18,14 +18,20 @@ from meterbook.sync.postgres.reading import EntryRow, LateSum
 
 ROWS_PER_DESCRIPTION_MAX = 3
 LATE_ROWS_MAX = 50
+ROWS_READ_MAX = 10_000
+"""A payer may have millions: sums are kept, rows are looked at up to here."""
 
 
-def explain_usage(conn: Connection[Any], usage: UsageReport, rows: int = ROWS_PER_DESCRIPTION_MAX) -> Derivation:
+def explain_usage(
+    conn: Connection[Any], usage: UsageReport, rows: int = ROWS_PER_DESCRIPTION_MAX, rows_read: int = ROWS_READ_MAX
+) -> Derivation:
     """The derivation of a period's bill: its overage, with the usage down to rows, and what was billed of it.
 
-    On a plan without overage, and with nothing billed, that of its usage alone.
+    On a plan without overage, and with nothing billed, that of its usage alone. The rows that it shows are the largest among `rows_read`.
     """
-    largest = reading.list_largest_entries(conn, usage.entity, usage.period.id, rows=rows, late_rows=LATE_ROWS_MAX)
+    largest = reading.list_largest_entries(
+        conn, usage.entity, usage.period, rows=rows, late_rows=LATE_ROWS_MAX, rows_read=rows_read
+    )
     late = reading.sum_late(conn, usage.entity, usage.period.id)
     overage = usage.figure.derivation(_total(usage, largest, late, rows))
     if usage.figure.included is None and not usage.billed_cents:

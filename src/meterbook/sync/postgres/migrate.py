@@ -6,14 +6,23 @@ from importlib import resources
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg import Connection
-from psycopg.rows import tuple_row
+from psycopg.rows import args_row, tuple_row
 
-from meterbook.errors import InvalidRequest, WrongLedger
+from meterbook.errors import InvalidRequest, NotADemo, WrongLedger
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import read_trusted, statements_beside
+from meterbook.sync.postgres.fetching import fetch_value
 
 SQL = statements_beside(__file__)
 _OWN_TRANSACTION = "-- transaction: none"
+
+
+class Settled(NamedTuple):
+    """What was decided for good when the ledger was made."""
+
+    currency: str
+    free_period: str
+    is_demo: bool
 
 
 class Migration(NamedTuple):
@@ -64,12 +73,17 @@ def check_ledger(settled: tuple[str, str] | None, currency: str, free_period: st
         )
 
 
-def find_settled(conn: Connection[Any]) -> tuple[str, str] | None:
-    """Currency and kind of free period of the ledger."""
+def find_settled(conn: Connection[Any]) -> Settled | None:
     with refusals():
-        with conn.cursor(row_factory=tuple_row) as cursor:
+        with conn.cursor(row_factory=args_row(Settled)) as cursor:
             cursor.execute(SQL["find_settled"])
             return cursor.fetchone()
+
+
+def begin_demo(conn: Connection[Any]) -> None:
+    """Raises `NotADemo` where somebody is known already, `NotPermitted`."""
+    if not fetch_value(conn, SQL["begin_demo"], {}):
+        raise NotADemo
 
 
 def list_pending(conn: Connection[Any]) -> list[str]:
