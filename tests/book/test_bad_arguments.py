@@ -79,7 +79,6 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 NOT_AN_ARGUMENT = {"self", "conn"}
 WITHOUT_ARGUMENTS = {
-    "begin_demo",
     "doctor",
     "compact",
     "fold",
