@@ -55,6 +55,9 @@ async def absorb_increments(
 ) -> AbsorbedHere:
     """Of these switched entities, in the connection's transaction: what their counters moved and nobody recorded."""
     looked = await look_at(conn, step.tables, entities, overlap_s, switched=True)
+    while looked.has_more:
+        await note_recorded(conn, looked.rows, switched=True)
+        looked = await look_at(conn, step.tables, entities, overlap_s, switched=True)
     await note_recorded(conn, looked.rows, switched=True)
     own = _recorded_themselves(looked.rows)
     usage: list[Usage] = []

@@ -17,7 +17,8 @@ from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
 from meterbook.postgres.cutover import LegacyTables
 
-ROWS_PER_COUNTER_MAX = 5_000
+ROWS_PER_LOOK_MAX = 20_000
+ROWS_PER_COUNTER_MIN = 100
 AHEAD_MAX = timedelta(minutes=5)
 OVERLAP_S = 600
 """How far back rows are looked for that became visible late: longer than any of the product's transactions."""
@@ -59,18 +60,29 @@ class Fed:
 
 
 async def look_at(
-    conn: AsyncConnection[Any], tables: LegacyTables, entities: Sequence[int], overlap_s: int, *, switched: bool
+    conn: AsyncConnection[Any],
+    tables: LegacyTables,
+    entities: Sequence[int],
+    overlap_s: int,
+    *,
+    switched: bool,
+    feeds: bool = False,
 ) -> Looked:
-    """The counters of these entities, and their rows: what is recorded of these by now, the counters may have already. One snapshot."""
+    """The counters of these entities, and their rows: what is recorded of these by now, the counters may have already. One snapshot.
+
+    `feeds`: also the rows that nobody has recorded.
+    """
     looked = Looked()
     looks = await cutover.records_of(conn, "list_looks", {"entities": list(entities), "overlap_s": overlap_s})
     if not looks:
         return looked
+    rows_max = max(ROWS_PER_COUNTER_MIN, ROWS_PER_LOOK_MAX // len(looks))
     arguments = {
         "names": [one["name"] for one in looks],
         "since": [tables.instant(one["since"]) for one in looks],
-        "rows_max": ROWS_PER_COUNTER_MAX,
+        "rows_max": rows_max,
         "switched": switched,
+        "feeds": feeds,
     }
     for said in await cutover.records_of(conn, "read_counters", arguments):
         reading = Reading(**{name: said[name] for name in Reading.__dataclass_fields__})
@@ -79,7 +91,7 @@ async def look_at(
         looked.periods[entity_id] = said["period_id"]
         looked.epochs[reading.name], looked.absorptions[reading.name] = said["epoch"], said["absorptions"]
         looked.rows += [_fresh(one, reading, entity_id, said["epoch"]) for one in fresh]
-        looked.has_more = looked.has_more or len(fresh) == ROWS_PER_COUNTER_MAX
+        looked.has_more = looked.has_more or len(fresh) == rows_max
     return looked
 
 
@@ -94,11 +106,11 @@ async def feed_entities(
     conn: AsyncConnection[Any], step: CutoverStep, entities: Mapping[int, str], overlap_s: int = OVERLAP_S
 ) -> Fed:
     """Records the fresh rows of these entities (by id, with their names), notes how much each differs; in the connection's transaction."""
-    looked = await look_at(conn, step.tables, list(entities), overlap_s, switched=False)
+    feeds = step.feed == "audit"
+    looked = await look_at(conn, step.tables, list(entities), overlap_s, switched=False, feeds=feeds)
     fallen = [reading for readings in looked.readings.values() for reading in readings if reading.begins_again]
     fell = {reading.name for reading in fallen}
-    rows = [row for row in looked.rows if row.reading.name not in fell]
-    kept = [row for row in rows if row.recorded is not None or step.feed == "audit"]
+    kept = [row for row in looked.rows if row.reading.name not in fell]
     await _record(conn, step, kept, looked, entities)
     await _note_rows(conn, kept, switched=False)
     await _note_looks(conn, looked, kept, fell, step.at)

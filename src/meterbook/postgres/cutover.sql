@@ -290,7 +290,7 @@ select k.name, k.looked_at - make_interval(secs => %(overlap_s)s) as since from 
 
 -- name: read_counters
 -- These counters and the audit rows that nobody has looked at, from one snapshot: what the rows add is in the counters, or on its way there. Rows
--- that are in the baseline come again when a writer of both has recorded them since.
+-- that are in the baseline come again when a writer of both has recorded them since. Who does not feed asks for recorded rows alone.
 select k.entity_id, k.period_id, k.epoch, k.name, k.kind, k.owner, k.base, k.held, k.seen, k.seen_last, k.moved, k.absorbed, k.absorptions,
        coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value, coalesce(c.last, 0) as last,
        coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch and r.is_switched = %(switched)s), 0) as rows,
@@ -305,8 +305,9 @@ left join lateral (
   from (select x.*, known.audit_id is not null as in_base
         from pg_temp.legacy_audit x left join meterbook.cutover_row known on known.audit_id = x.id
         where k.kind = 'running' and x.user_id = k.owner and x.indexed_at >= look.since
-          and (known.audit_id is null or (known.amount = 0 and not known.is_held and known.refused is null
-               and exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || x.id)))) limit %(rows_max)s) a
+          and (known.audit_id is null or (known.amount = 0 and not known.is_held and known.refused is null))
+          and ((known.audit_id is null and %(feeds)s)
+               or exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || x.id))) limit %(rows_max)s) a
   left join meterbook.event_key n on n.key = meterbook.event_key('legacy:' || a.id)) fresh on true
 order by k.entity_id, k.name
 

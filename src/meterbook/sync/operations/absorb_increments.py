@@ -56,6 +56,9 @@ def absorb_increments(
 ) -> AbsorbedHere:
     """Of these switched entities, in the connection's transaction: what their counters moved and nobody recorded."""
     looked = look_at(conn, step.tables, entities, overlap_s, switched=True)
+    while looked.has_more:
+        note_recorded(conn, looked.rows, switched=True)
+        looked = look_at(conn, step.tables, entities, overlap_s, switched=True)
     note_recorded(conn, looked.rows, switched=True)
     own = _recorded_themselves(looked.rows)
     usage: list[Usage] = []
