@@ -8,6 +8,7 @@ import pytest
 
 from meterbook import Book
 from meterbook.book.cutover import Cutover
+from meterbook.errors import CutoverRefused
 from meterbook.mappings import load_mapping
 from tests.conftest import Clock
 from tests.cutover.test_shadow import JOINED, START, team
@@ -85,3 +86,89 @@ async def test_rows_beyond_one_look_are_fed_by_the_next(legacy_url: str, book: B
         query(legacy_url, _COUNT, Decimal("0.01") * MANY)
         done = await cutover.shadow()
     assert (done.rows, done.differing) == (MANY, 0)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_who_joins_an_organization_that_is_switched_is_its_late_usage(
+    legacy_url: str, book: Book, clock: Clock, goes_on: bool
+) -> None:
+    """While others are compared still: what the counter says since is the organization's, which goes on being billed here."""
+    await team(legacy_url, clock, "m")
+    query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('u', 3)")
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        assert [one.outcome async for one in cutover.switch("organization:team")] == ["switched"]
+        if not goes_on:
+            query(legacy_url, JOINED)
+        query(legacy_url, "insert into public.member values ('m2', 'u', 'team', 'member', '2026-06-11')")
+        query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('new', 5)")
+        query(legacy_url, "insert into public.member values ('m3', 'new', 'team', 'member', '2026-06-11')")
+        clock.now += timedelta(minutes=1)
+        await cutover.shadow()
+        await cutover.absorb()
+        assert (await cutover.absorb()).recorded == 0
+        assert await cutover.verify() == []
+        assert {one.outcome async for one in cutover.switch()} == {"switched", "before"}
+    usage = await book.usage("organization:team")
+    assert (usage.total, usage.baseline) == (Decimal(18) if goes_on else Decimal("15.75"), Decimal(10))
+    assert query(legacy_url, "select count(*) from meterbook.shadowed_entity") == [(0,)]
+
+
+@pytest.mark.usefixtures("product")
+async def test_a_close_of_two_like_periods_is_a_close(legacy_url: str, book: Book) -> None:
+    """The last period's value was 150.00 before and is after it: what the counter has since is late usage all the same."""
+    query(legacy_url, "update public.user_stats set last_period_cost = 150")
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        query(legacy_url, "update public.user_stats set last_period_cost = 150, current_period_cost = 0.5")
+        done = await cutover.absorb()
+    assert (done.recorded, done.notes) == (Decimal("0.5"), ())
+
+
+@pytest.mark.usefixtures("product")
+async def test_old_instances_have_not_stopped_because_the_period_has(legacy_url: str, book: Book, clock: Clock) -> None:
+    """After the first close a counter that moves is said as before it."""
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        clock.now = utc(2026, 7, 1, 3)
+        await book.sweep()
+        assert await cutover.retire() == 1
+        query(legacy_url, _COUNT, Decimal(1))
+        await cutover.absorb()
+        late = await cutover.lateness()
+    assert (late.moving, late.absorbed) == (1, Decimal(1))
+
+
+@pytest.mark.usefixtures("product")
+async def test_nobodys_counter_is_late_usage_because_shadow_was_stopped(legacy_url: str, book: Book) -> None:
+    """A round that did not come to its end has left counters out: neither a switch nor an absorb takes them for new ones."""
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        query(legacy_url, "update meterbook.cutover set is_whole = false")
+        query(legacy_url, "delete from meterbook.cutover_counter")
+        query(legacy_url, "delete from meterbook.cutover_entity")
+        assert (await cutover.absorb()).recorded == 0
+        with pytest.raises(CutoverRefused, match="did not come to its end"):
+            await anext(cutover.switch())
+        await switched(cutover)
+    assert (await book.usage("user:u")).baseline == Decimal(150)
+
+
+@pytest.mark.usefixtures("product")
+async def test_after_a_rollback_of_all_nobody_new_is_taken_over(legacy_url: str, book: Book) -> None:
+    """The product counts again, also for those who sign up then."""
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        assert [one.outcome async for one in cutover.roll_back()] == ["rolled_back"]
+        query(legacy_url, "insert into public.user_stats (user_id, current_period_cost) values ('new', 5)")
+        assert (await cutover.absorb()).recorded == 0
+
+
+@pytest.mark.usefixtures("product")
+async def test_what_is_smaller_than_money_is_not_waited_for(legacy_url: str, book: Book) -> None:
+    """A counter of more places than an amount may have: the rest of it keeps no absorb from ending."""
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        query(legacy_url, _COUNT, Decimal("0.12345678901234"))
+        done = await cutover.absorb()
+    assert (done.recorded, done.waiting) == (Decimal("0.123456789012"), 0)

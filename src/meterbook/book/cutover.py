@@ -133,6 +133,7 @@ class Cutover:
             await cutover.change(self._conn, "clear_refusals", {})
             await mirror.run()
             begun = await self._begin_counters(at)
+            await cutover.change(self._conn, "end_round", {})
             rows, refused = await self._feed_all("shadow")
             return await self._told(mirror.told, begun, rows, refused)
 
@@ -261,6 +262,8 @@ class Cutover:
         """One entity, or all; each is a short transaction of its own. Those that were switched before stay as they are."""
         async with self._step():
             await self._must_have_begun()
+            if not await cutover.value_of(self._conn, "is_whole"):
+                raise CutoverRefused("the last round of `shadow` did not come to its end: run it again first")
             for listed in await self._listed(("shadow", "switched", "retired", "rolled_back"), entity):
                 yield await self._switch(listed, despite_differences=despite_differences, dry_run=dry_run)
 

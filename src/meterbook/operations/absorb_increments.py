@@ -34,6 +34,7 @@ class _Settled:
     base: Decimal
     rows: Decimal
     note: str
+    fall_id: int
 
     @property
     def over(self) -> Decimal:
@@ -66,7 +67,8 @@ async def absorb_increments(
         moved = {one.name: one for one in movements(readings)}
         for reading in readings:
             epoch, number = looked.epochs[reading.name], looked.absorptions[reading.name]
-            one = _settle(reading, moved.get(reading.name), own.get(reading.name, ZERO), number)
+            fall = looked.fall_ids[reading.name]
+            one = _settle(reading, moved.get(reading.name), own.get(reading.name, ZERO), number, fall)
             if one.absorptions > number:
                 amount = EXACT.subtract(one.absorbed, reading.absorbed)
                 usage.append(_late(reading, amount, f"cutover:late:{reading.name}:{epoch}:{one.absorptions}"))
@@ -99,15 +101,22 @@ def _recorded_themselves(rows: Sequence[FreshRow]) -> dict[str, Decimal]:
     return found
 
 
-def _settle(reading: Reading, movement: Movement | None, own: Decimal, number: int) -> _Settled:
+def _settle(reading: Reading, movement: Movement | None, own: Decimal, number: int, fall: int) -> _Settled:
     if movement is None:
-        return _Settled(reading, reading.moved, reading.absorbed, number, reading.base, reading.rows, "")
+        return _Settled(reading, reading.moved, reading.absorbed, number, reading.base, reading.rows, "", fall)
     moved = EXACT.add(reading.moved, movement.rise)
     rest = EXACT.subtract(outstanding(reading, movement), own)
     late = recordable(rest) if rest > ZERO else ZERO
     absorbed = EXACT.add(reading.absorbed, late)
     return _Settled(
-        reading, moved, absorbed, number + (late > ZERO), reading.base, EXACT.add(reading.rows, own), movement.note
+        reading,
+        moved,
+        absorbed,
+        number + (late > ZERO),
+        reading.base,
+        EXACT.add(reading.rows, own),
+        movement.note,
+        fall,
     )
 
 
@@ -144,6 +153,7 @@ async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: dat
         "absorptions": [one.absorptions for one in settled],
         "bases": [one.base for one in settled],
         "notes": [one.note for one in settled],
+        "falls": [one.fall_id for one in settled],
     }
     await cutover.change(conn, "note_absorbed", {**columns, "at": at})
 
@@ -153,6 +163,6 @@ def _summed(settled: Sequence[_Settled]) -> AbsorbedHere:
     for one in settled:
         recorded = EXACT.add(recorded, EXACT.subtract(one.absorbed, one.reading.absorbed))
         taken = EXACT.add(taken, EXACT.subtract(one.reading.base, one.base))
-        waiting = EXACT.subtract(waiting, one.over)
+        waiting = EXACT.subtract(waiting, recordable(one.over))
     moved = sum(1 for one in settled if one.reading.has_moved)
     return AbsorbedHere(moved, recorded, taken, waiting, tuple(f"{o.reading.name} {o.note}" for o in settled if o.note))

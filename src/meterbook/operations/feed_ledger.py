@@ -48,6 +48,7 @@ class Looked:
     periods: dict[int, int] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     absorptions: dict[str, int] = field(default_factory=dict)
+    fall_ids: dict[str, int] = field(default_factory=dict)
     rows: list[FreshRow] = field(default_factory=list)
     has_more: bool = False
 
@@ -85,14 +86,21 @@ async def look_at(
         "feeds": feeds,
     }
     for said in await cutover.records_of(conn, "read_counters", arguments):
-        reading = Reading(**{name: said[name] for name in Reading.__dataclass_fields__})
+        reading = Reading(
+            **{name: said[name] for name in Reading.__dataclass_fields__ if name != "falls"}, falls=_falls(said)
+        )
         entity_id, fresh = said["entity_id"], said["fresh"] or []
         looked.readings.setdefault(entity_id, []).append(reading)
         looked.periods[entity_id] = said["period_id"]
         looked.epochs[reading.name], looked.absorptions[reading.name] = said["epoch"], said["absorptions"]
+        looked.fall_ids[reading.name] = said["last_fall"]
         looked.rows += [_fresh(one, reading, entity_id, said["epoch"]) for one in fresh]
         looked.has_more = looked.has_more or len(fresh) == rows_max
     return looked
+
+
+def _falls(said: Mapping[str, Any]) -> tuple[tuple[Decimal, Decimal], ...]:
+    return tuple((Decimal(was), Decimal(is_now)) for was, is_now in said["falls"] or [])
 
 
 def _fresh(said: Mapping[str, Any], reading: Reading, entity_id: int, epoch: int) -> FreshRow:
@@ -189,6 +197,7 @@ async def _note_looks(
             "names": [reading.name for reading in readings],
             "values": [reading.value for reading in readings],
             "lasts": [reading.last for reading in readings],
+            "falls": [looked.fall_ids[reading.name] for reading in readings],
             "at": at,
         }
         await cutover.change(conn, "note_looks", arguments)

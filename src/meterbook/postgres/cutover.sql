@@ -26,7 +26,13 @@ select c.mapping, c.feed, coalesce(%(at)s::timestamptz, clock_timestamp()) as at
 -- name: begin_cutover
 -- Which mapping all steps use, from the first round on.
 insert into meterbook.cutover (mapping, feed, began_at) values (%(mapping)s, %(feed)s, coalesce(%(at)s::timestamptz, clock_timestamp()))
-on conflict (id) do update set mapping = excluded.mapping, feed = excluded.feed
+on conflict (id) do update set mapping = excluded.mapping, feed = excluded.feed, is_whole = false
+
+-- name: end_round
+update meterbook.cutover c set is_whole = true
+
+-- name: is_whole
+select c.is_whole from meterbook.cutover c
 
 -- name: has_begun
 -- Whether something was switched, or is being compared, by the mapping that is noted.
@@ -172,31 +178,37 @@ order by o.id limit %(rows)s
 
 -- name: begin_counters
 -- An epoch of these counters: their values, and which audit rows of late are in them already, from one snapshot. One that goes on counting elsewhere
--- leaves its rows in the ledger where they are: they are held there.
+-- leaves its rows in the ledger where they are: they are held there. One that comes to an entity which is switched is no baseline: it is late usage.
 with place as (
   select * from unnest(%(names)s::text[], %(kinds)s::text[], %(owners)s::text[], %(entities)s::bigint[], %(periods)s::bigint[], %(since)s)
     p(name, kind, owner, entity_id, period_id, since)),
+placed as (
+  select p.*, coalesce((select e.state in ('switched', 'retired') from meterbook.cutover_entity e where e.entity_id = p.entity_id), false) as is_late from place p),
 valued as materialized (
   select p.*, coalesce(case p.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value, coalesce(c.last, 0) as last,
          coalesce(k.epoch, 0) + 1 as epoch,
-         case when p.kind = 'departed' then meterbook.sum_departed(p.entity_id, p.period_id, %(at)s::timestamptz)
+         case when p.is_late then 0
+              when p.kind = 'departed' then meterbook.sum_departed(p.entity_id, p.period_id, %(at)s::timestamptz)
               else coalesce(meterbook.sum_held(p.entity_id, p.period_id, p.owner, %(at)s::timestamptz), 0) end
          + case when k.name is not null and (k.entity_id, k.period_id) <> (p.entity_id, p.period_id) and coalesce(c.running, 0) >= k.seen
-                then coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch), 0) else 0 end as held
-  from place p
+                then coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch), 0) else 0 end as held,
+         coalesce((select max(f.id) from meterbook.cutover_fall f where p.kind = 'running' and f.owner = p.owner), 0) as fall_id
+  from placed p
   left join pg_temp.legacy_counter c on p.kind <> 'departed' and c.user_id = p.owner
   left join pg_temp.legacy_organization o on p.kind = 'departed' and o.id = p.owner
   left join meterbook.cutover_counter k on k.name = p.name),
 counted as (
   insert into meterbook.cutover_row (audit_id, counter, epoch, amount, is_held)
   select a.id, v.name, v.epoch, 0, exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || a.id)) from valued v join pg_temp.legacy_audit a on a.user_id = v.owner and a.indexed_at >= v.since
-  where v.kind = 'running' on conflict (audit_id) do nothing),
+  where v.kind = 'running' and not v.is_late on conflict (audit_id) do nothing),
 begun as (
-  insert into meterbook.cutover_counter (name, kind, owner, entity_id, period_id, epoch, base, held, seen, seen_last, looked_at)
-  select v.name, v.kind, v.owner, v.entity_id, v.period_id, v.epoch, greatest(v.value - v.held, 0), v.held, v.value, v.last, %(at)s::timestamptz
+  insert into meterbook.cutover_counter (name, kind, owner, entity_id, period_id, epoch, base, held, seen, seen_last, fall_id, looked_at)
+  select v.name, v.kind, v.owner, v.entity_id, v.period_id, v.epoch, case when v.is_late then 0 else greatest(v.value - v.held, 0) end, v.held,
+         case when v.is_late then least(v.held, v.value) else v.value end, v.last, v.fall_id, %(at)s::timestamptz
   from valued v order by v.name
-  on conflict (name) do update set (entity_id, period_id, epoch, base, held, seen, seen_last, moved, absorbed, absorptions, moved_at, looked_at, note) =
-    (excluded.entity_id, excluded.period_id, excluded.epoch, excluded.base, excluded.held, excluded.seen, excluded.seen_last, 0, 0, 0, null, excluded.looked_at, '')
+  on conflict (name) do update set (entity_id, period_id, epoch, base, held, seen, seen_last, fall_id, moved, absorbed, absorptions, moved_at, looked_at, note) =
+    (excluded.entity_id, excluded.period_id, excluded.epoch, excluded.base, excluded.held, excluded.seen, excluded.seen_last, excluded.fall_id, 0, 0, 0, null,
+     excluded.looked_at, '')
   returning name, entity_id)
 select distinct b.entity_id from begun b
 
@@ -245,7 +257,9 @@ order by s.entity_id limit %(rows)s
 delete from meterbook.cutover_refusal
 
 -- name: shadow_entity
-insert into meterbook.shadowed_entity (entity_id, since) values (%(entity_id)s, %(at)s::timestamptz) on conflict do nothing
+-- Not one that is switched: that is billed here.
+insert into meterbook.shadowed_entity (entity_id, since) select %(entity_id)s::bigint, %(at)s::timestamptz
+where not exists (select from meterbook.cutover_entity e where e.entity_id = %(entity_id)s::bigint and e.state in ('switched', 'retired')) on conflict do nothing
 
 -- name: unshadow_entity
 delete from meterbook.shadowed_entity s where s.entity_id = %(entity_id)s
@@ -281,7 +295,7 @@ join meterbook.cutover_entity e on e.entity_id = k.entity_id and e.state = %(sta
 left join pg_temp.legacy_counter c on k.kind <> 'departed' and c.user_id = k.owner
 left join pg_temp.legacy_organization o on k.kind = 'departed' and o.id = k.owner
 where (coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0), coalesce(c.last, 0)) is distinct from (k.seen, k.seen_last)
-   or k.moved_at > %(at)s::timestamptz - make_interval(secs => %(overlap_s)s) or e.difference <> 0 or k.moved <> k.absorbed
+   or (k.kind = 'running' and exists (select from meterbook.cutover_fall f where f.owner = k.owner and f.id > k.fall_id)) or k.moved_at > %(at)s::timestamptz - make_interval(secs => %(overlap_s)s) or e.difference <> 0 or k.moved <> k.absorbed
 order by 1
 
 -- name: list_looks
@@ -294,7 +308,7 @@ select k.name, k.looked_at - make_interval(secs => %(overlap_s)s) as since from 
 select k.entity_id, k.period_id, k.epoch, k.name, k.kind, k.owner, k.base, k.held, k.seen, k.seen_last, k.moved, k.absorbed, k.absorptions,
        coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) as value, coalesce(c.last, 0) as last,
        coalesce((select sum(r.amount) from meterbook.cutover_row r where r.counter = k.name and r.epoch = k.epoch and r.is_switched = %(switched)s), 0) as rows,
-       fresh.rows as fresh
+       fresh.rows as fresh, fell.falls, coalesce(fell.last_id, k.fall_id) as last_fall
 from unnest(%(names)s::text[], %(since)s) look(name, since)
 join meterbook.cutover_counter k on k.name = look.name
 left join pg_temp.legacy_counter c on k.kind <> 'departed' and c.user_id = k.owner
@@ -309,6 +323,9 @@ left join lateral (
           and ((known.audit_id is null and %(feeds)s)
                or exists (select from meterbook.event_key n where n.key = meterbook.event_key('legacy:' || x.id))) limit %(rows_max)s) a
   left join meterbook.event_key n on n.key = meterbook.event_key('legacy:' || a.id)) fresh on true
+left join lateral (
+  select jsonb_agg(jsonb_build_array(f.was::text, f.is_now::text) order by f.id) as falls, max(f.id) as last_id
+  from meterbook.cutover_fall f where k.kind = 'running' and f.owner = k.owner and f.id > k.fall_id) fell on true
 order by k.entity_id, k.name
 
 -- name: note_rows
@@ -326,9 +343,9 @@ update meterbook.cutover_counter k set base = k.base - u.amount from unnest(%(na
 
 -- name: note_looks
 -- Until the switch: what the counters said when the ledger was last fed.
-update meterbook.cutover_counter k set seen = u.value, seen_last = u.last, looked_at = %(at)s::timestamptz,
+update meterbook.cutover_counter k set seen = u.value, seen_last = u.last, fall_id = u.fall_id, looked_at = %(at)s::timestamptz,
   moved_at = case when (k.seen, k.seen_last) is distinct from (u.value, u.last) then %(at)s::timestamptz else k.moved_at end
-from unnest(%(names)s::text[], %(values)s::numeric[], %(lasts)s::numeric[]) u(name, value, last) where k.name = u.name
+from unnest(%(names)s::text[], %(values)s::numeric[], %(lasts)s::numeric[], %(falls)s::bigint[]) u(name, value, last, fall_id) where k.name = u.name
 
 -- name: note_difference
 -- By how much entities differ, and since when they do not.
@@ -371,8 +388,8 @@ group by e.entity_id, b.kind, b.external_id, e.state, e.period_id, e.agreed_sinc
 
 -- name: note_bases
 -- What each counter puts into the baseline; what it does from now on is late usage.
-update meterbook.cutover_counter k set base = u.base, seen = u.value, seen_last = u.last, moved = 0, absorbed = 0, looked_at = %(at)s::timestamptz
-from unnest(%(names)s::text[], %(bases)s::numeric[], %(values)s::numeric[], %(lasts)s::numeric[]) u(name, base, value, last) where k.name = u.name
+update meterbook.cutover_counter k set base = u.base, seen = u.value, seen_last = u.last, fall_id = u.fall_id, moved = 0, absorbed = 0, looked_at = %(at)s::timestamptz
+from unnest(%(names)s::text[], %(bases)s::numeric[], %(values)s::numeric[], %(lasts)s::numeric[], %(falls)s::bigint[]) u(name, base, value, last, fall_id) where k.name = u.name
 
 -- name: set_baseline
 select meterbook.set_baseline(%(entity_id)s::bigint, %(period_id)s::bigint, %(amount)s::numeric, %(days)s::integer[], %(amounts)s::numeric[], %(at)s::timestamptz)
@@ -418,6 +435,7 @@ where e.entity_id = %(entity_id)s and e.state = 'shadow'
 select c.user_id from pg_temp.legacy_counter c
 where c.user_id > %(after)s and not exists (select from meterbook.cutover_counter k where k.name = 'user:' || c.user_id)
   and not exists (select from meterbook.cutover_refusal r where r.subject = 'user:' || c.user_id)
+  and exists (select from meterbook.cutover w where w.is_whole) and exists (select from meterbook.cutover_entity e where e.state in ('switched', 'retired'))
   and not exists (select from meterbook.cutover_entity e where e.state = 'shadow')
 order by c.user_id limit %(rows)s
 
@@ -435,17 +453,17 @@ select 'user:' || p.user_id, 'running', p.user_id, p.entity_id, p.home_id, 0, 0,
 -- name: note_absorbed
 -- What a look after the switch made of each counter.
 update meterbook.cutover_counter k set seen = u.value, seen_last = u.last, moved = u.moved, absorbed = u.absorbed, absorptions = u.absorptions, base = u.base,
-  looked_at = %(at)s::timestamptz, note = case when u.note = '' then k.note else u.note end,
+  fall_id = u.fall_id, looked_at = %(at)s::timestamptz, note = case when u.note = '' then k.note else u.note end,
   moved_at = case when (k.seen, k.seen_last) is distinct from (u.value, u.last) then %(at)s::timestamptz else k.moved_at end
 from unnest(%(names)s::text[], %(values)s::numeric[], %(lasts)s::numeric[], %(moveds)s::numeric[], %(absorbeds)s::numeric[], %(absorptions)s::integer[],
-            %(bases)s::numeric[], %(notes)s::text[]) u(name, value, last, moved, absorbed, absorptions, base, note)
+            %(bases)s::numeric[], %(notes)s::text[], %(falls)s::bigint[]) u(name, value, last, moved, absorbed, absorptions, base, note, fall_id)
 where k.name = u.name
 
 -- name: read_lateness
 -- When a counter of a switched entity last moved, and how many did within the last minutes.
 select max(k.moved_at) as last_moved_at, count(*) filter (where k.moved_at > %(at)s::timestamptz - make_interval(secs => %(quiet_s)s)) as moving,
        coalesce(sum(k.moved), 0) as moved, coalesce(sum(k.absorbed), 0) as absorbed
-from meterbook.cutover_counter k join meterbook.cutover_entity e on e.entity_id = k.entity_id where e.state = 'switched'
+from meterbook.cutover_counter k join meterbook.cutover_entity e on e.entity_id = k.entity_id where e.state in ('switched', 'retired')
 
 -- name: list_unsound
 -- What a cutover promises, checked against the rows: a baseline that is not its counters', days beyond it, late usage that is not in the ledger.

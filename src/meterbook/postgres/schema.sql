@@ -1890,6 +1890,20 @@ begin
   return conflicts;
 end $$;
 
+CREATE FUNCTION meterbook.note_fall() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- On the counters of a product, while it is migrated. Arguments: the columns of the user and of the counter. A row that is gone is a counter of 0.
+declare
+  before  jsonb := to_jsonb(old);
+  present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
+begin
+  insert into meterbook.cutover_fall (owner, was, is_now, at)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0), clock_timestamp());
+  return null;
+end $$;
+
 CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -3769,6 +3783,7 @@ CREATE TABLE meterbook.cutover (
     id smallint DEFAULT 1 NOT NULL,
     mapping text NOT NULL,
     feed text NOT NULL,
+    is_whole boolean DEFAULT false NOT NULL,
     began_at timestamp with time zone NOT NULL,
     CONSTRAINT cutover_feed_is_known CHECK ((feed = ANY (ARRAY['audit'::text, 'application'::text]))),
     CONSTRAINT cutover_is_one_row CHECK ((id = 1))
@@ -3777,6 +3792,8 @@ CREATE TABLE meterbook.cutover (
 COMMENT ON COLUMN meterbook.cutover.mapping IS 'Digest of the mapping that all steps use.';
 
 COMMENT ON COLUMN meterbook.cutover.feed IS 'Who records usage while counters still count: the cutover, from the audit log, or the application, under the keys legacy:<audit id>.';
+
+COMMENT ON COLUMN meterbook.cutover.is_whole IS 'Whether the last round of shadow came to its end: until it does, nobody knows whose counters are missing.';
 
 CREATE TABLE meterbook.cutover_counter (
     name text NOT NULL,
@@ -3792,6 +3809,7 @@ CREATE TABLE meterbook.cutover_counter (
     moved numeric DEFAULT 0 NOT NULL,
     absorbed numeric DEFAULT 0 NOT NULL,
     absorptions integer DEFAULT 0 NOT NULL,
+    fall_id bigint DEFAULT 0 NOT NULL,
     moved_at timestamp with time zone,
     looked_at timestamp with time zone NOT NULL,
     note text DEFAULT ''::text NOT NULL,
@@ -3814,11 +3832,34 @@ CREATE TABLE meterbook.cutover_entity (
     difference numeric DEFAULT 0 NOT NULL,
     agreed_since timestamp with time zone,
     switched_at timestamp with time zone,
+    billed numeric,
+    credits numeric,
     note text DEFAULT ''::text NOT NULL,
     CONSTRAINT cutover_entity_state_is_known CHECK ((state = ANY (ARRAY['shadow'::text, 'switched'::text, 'retired'::text, 'rolled_back'::text])))
 );
 
 COMMENT ON COLUMN meterbook.cutover_entity.difference IS 'Counters less what the ledger makes of them, when it was last looked at.';
+
+COMMENT ON COLUMN meterbook.cutover_entity.billed IS 'What the product had billed of its running period when that was last read; null: not since the switch.';
+
+CREATE TABLE meterbook.cutover_fall (
+    id bigint NOT NULL,
+    owner text NOT NULL,
+    was numeric NOT NULL,
+    is_now numeric NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_fall IS 'Each time that a counter fell, where the trigger stands: from what to what. Between two of them it only rises, so what it rose by is known to the last digit, however often it is looked at. The ids of one owner follow its row''s locks.';
+
+ALTER TABLE meterbook.cutover_fall ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.cutover_fall_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE meterbook.cutover_mirror (
     kind text NOT NULL,
@@ -3835,6 +3876,14 @@ CREATE TABLE meterbook.cutover_refusal (
 );
 
 COMMENT ON TABLE meterbook.cutover_refusal IS 'What could not be taken over, and why; it is tried again at every round.';
+
+CREATE TABLE meterbook.cutover_return (
+    entity_id bigint NOT NULL,
+    user_id text NOT NULL,
+    amount numeric NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_return IS 'What rollbacks have given back to whose counter, since the entity was last compared: doing it again gives back the rest.';
 
 CREATE TABLE meterbook.cutover_row (
     audit_id text NOT NULL,
@@ -4336,6 +4385,9 @@ ALTER TABLE ONLY meterbook.cutover_counter
 ALTER TABLE ONLY meterbook.cutover_entity
     ADD CONSTRAINT cutover_entity_pkey PRIMARY KEY (entity_id);
 
+ALTER TABLE ONLY meterbook.cutover_fall
+    ADD CONSTRAINT cutover_fall_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY meterbook.cutover_mirror
     ADD CONSTRAINT cutover_mirror_pkey PRIMARY KEY (kind, id);
 
@@ -4344,6 +4396,9 @@ ALTER TABLE ONLY meterbook.cutover
 
 ALTER TABLE ONLY meterbook.cutover_refusal
     ADD CONSTRAINT cutover_refusal_pkey PRIMARY KEY (subject);
+
+ALTER TABLE ONLY meterbook.cutover_return
+    ADD CONSTRAINT cutover_return_pkey PRIMARY KEY (entity_id, user_id);
 
 ALTER TABLE ONLY meterbook.cutover_row
     ADD CONSTRAINT cutover_row_pkey PRIMARY KEY (audit_id);
@@ -4466,6 +4521,8 @@ CREATE INDEX charge_of_period ON meterbook.charge USING btree (entity_id, period
 CREATE INDEX correction_of_period ON meterbook.correction USING btree (entity_id, of_period);
 
 CREATE INDEX cutover_counter_of_entity ON meterbook.cutover_counter USING btree (entity_id);
+
+CREATE INDEX cutover_fall_of_owner ON meterbook.cutover_fall USING btree (owner, id);
 
 CREATE INDEX cutover_row_of_counter ON meterbook.cutover_row USING btree (counter, epoch);
 
@@ -4988,6 +5045,8 @@ REVOKE ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[]
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.note_fall() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
@@ -5279,11 +5338,17 @@ GRANT SELECT ON TABLE meterbook.cutover_counter TO meterbook_importer;
 GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_importer;
 
+GRANT SELECT ON TABLE meterbook.cutover_fall TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_fall TO meterbook_importer;
+
 GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_return TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_return TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_importer;

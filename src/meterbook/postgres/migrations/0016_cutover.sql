@@ -5,8 +5,10 @@ create table meterbook.cutover (
   id       smallint primary key default 1 constraint cutover_is_one_row check (id = 1),
   mapping  text not null,
   feed     text not null constraint cutover_feed_is_known check (feed in ('audit', 'application')),
+  is_whole boolean not null default false,
   began_at timestamptz not null
 );
+comment on column meterbook.cutover.is_whole is 'Whether the last round of shadow came to its end: until it does, nobody knows whose counters are missing.';
 comment on column meterbook.cutover.mapping is 'Digest of the mapping that all steps use.';
 comment on column meterbook.cutover.feed is 'Who records usage while counters still count: the cutover, from the audit log, or the application, under the keys legacy:<audit id>.';
 
@@ -33,8 +35,11 @@ create table meterbook.cutover_entity (
   difference   numeric not null default 0,
   agreed_since timestamptz,
   switched_at  timestamptz,
+  billed       numeric,
+  credits      numeric,
   note         text not null default ''
 );
+comment on column meterbook.cutover_entity.billed is 'What the product had billed of its running period when that was last read; null: not since the switch.';
 comment on column meterbook.cutover_entity.difference is 'Counters less what the ledger makes of them, when it was last looked at.';
 
 create table meterbook.cutover_counter (
@@ -51,6 +56,7 @@ create table meterbook.cutover_counter (
   moved       numeric not null default 0,
   absorbed    numeric not null default 0,
   absorptions integer not null default 0,
+  fall_id     bigint not null default 0,
   moved_at    timestamptz,
   looked_at   timestamptz not null,
   note        text not null default ''
@@ -62,6 +68,26 @@ comment on table meterbook.cutover_counter is
 comment on column meterbook.cutover_counter.base is 'Its part of the baseline.';
 comment on column meterbook.cutover_counter.held is 'What the ledger had of it before this epoch began.';
 comment on column meterbook.cutover_counter.moved is 'By how much it has risen since the switch.';
+
+create table meterbook.cutover_fall (
+  id     bigint generated always as identity primary key,
+  owner  text not null,
+  was    numeric not null,
+  is_now numeric not null,
+  at     timestamptz not null
+);
+create index cutover_fall_of_owner on meterbook.cutover_fall (owner, id);
+comment on table meterbook.cutover_fall is
+  'Each time that a counter fell, where the trigger stands: from what to what. Between two of them it only rises, so what it rose by is known to the last digit, '
+  'however often it is looked at. The ids of one owner follow its row''s locks.';
+
+create table meterbook.cutover_return (
+  entity_id bigint not null,
+  user_id   text not null,
+  amount    numeric not null,
+  primary key (entity_id, user_id)
+);
+comment on table meterbook.cutover_return is 'What rollbacks have given back to whose counter, since the entity was last compared: doing it again gives back the rest.';
 
 create table meterbook.cutover_row (
   audit_id    text primary key,
@@ -77,6 +103,18 @@ create index cutover_row_of_counter on meterbook.cutover_row (counter, epoch);
 comment on table meterbook.cutover_row is
   'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, held, or refused. is_held: the ledger had it before its epoch '
   'began. is_switched: recorded by a writer of both after the switch.';
+
+create function meterbook.note_fall() returns trigger
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- On the counters of a product, while it is migrated. Arguments: the columns of the user and of the counter. A row that is gone is a counter of 0.
+declare
+  before  jsonb := to_jsonb(old);
+  present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
+begin
+  insert into meterbook.cutover_fall (owner, was, is_now, at)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0), clock_timestamp());
+  return null;
+end $$;
 
 create function meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamptz) returns numeric
 language sql stable as $$
@@ -190,9 +228,8 @@ language sql as $$
   select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
   returning id
 $$;
-alter table meterbook.charge drop constraint charge_kind_is_known;
-alter table meterbook.charge add constraint charge_kind_is_known check (kind in ('threshold', 'final', 'carried'));
 
 revoke all on all functions in schema meterbook from public;
-grant select on meterbook.cutover, meterbook.cutover_mirror, meterbook.cutover_refusal, meterbook.cutover_entity, meterbook.cutover_counter, meterbook.cutover_row
+grant select on meterbook.cutover, meterbook.cutover_mirror, meterbook.cutover_refusal, meterbook.cutover_entity, meterbook.cutover_counter, meterbook.cutover_row,
+  meterbook.cutover_fall, meterbook.cutover_return
   to meterbook_reader, meterbook_importer;

@@ -140,6 +140,7 @@ class Cutover:
             cutover.change(self._conn, "clear_refusals", {})
             mirror.run()
             begun = self._begin_counters(at)
+            cutover.change(self._conn, "end_round", {})
             rows, refused = self._feed_all("shadow")
             return self._told(mirror.told, begun, rows, refused)
 
@@ -266,6 +267,8 @@ class Cutover:
         """One entity, or all; each is a short transaction of its own. Those that were switched before stay as they are."""
         with self._step():
             self._must_have_begun()
+            if not cutover.value_of(self._conn, "is_whole"):
+                raise CutoverRefused("the last round of `shadow` did not come to its end: run it again first")
             for listed in self._listed(("shadow", "switched", "retired", "rolled_back"), entity):
                 yield self._switch(listed, despite_differences=despite_differences, dry_run=dry_run)
 

@@ -88,6 +88,7 @@ def _note_bases(conn: Connection[Any], looked: Looked, entity_id: int, at: datet
         "bases": [one.base_at_switch for one in readings],
         "values": [one.value for one in readings],
         "lasts": [one.last for one in readings],
+        "falls": [looked.fall_ids[one.name] for one in readings],
         "at": at,
     }
     if readings:
