@@ -1,5 +1,6 @@
 """From counters to the ledger (BEHAVIOUR §13), step by step. Each is idempotent and goes on where it was stopped; one runs at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from meterbook.core.cutover import (
 )
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
-from meterbook.errors import CutoverRefused, TransactionConflict
+from meterbook.errors import CutoverRefused, InProgress, KeyConflict, TransactionConflict
 from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.operations.attribute_usage import Parties, attribute_usage
 from meterbook.operations.begin_counters import Begun, begin_bare, begin_organizations, begin_people, set_baseline_of
@@ -47,7 +48,8 @@ from meterbook.postgres.cutover import LegacyTables
 
 ENTITIES_PER_TRANSACTION = 50
 ENTITIES_PER_PAGE = 500
-ATTEMPTS_MAX = 5
+ATTEMPTS_MAX = 20
+PAUSE_S = 0.1
 QUIET_S = 900
 
 
@@ -418,14 +420,15 @@ class Cutover:
         return found
 
     async def _in_transaction(self, work: Any, *arguments: Any, dry_run: bool = False) -> Any:
-        """Repeated when PostgreSQL asks for that; undone in a dry run."""
+        """Repeated when PostgreSQL asks for that, or somebody else was quicker with a row or a key; undone in a dry run."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self._conn.transaction(force_rollback=dry_run):
                     return await work(*arguments)
-            except TransactionConflict:
+            except (TransactionConflict, InProgress, KeyConflict):
                 if attempt == ATTEMPTS_MAX:
                     raise
+            await asyncio.sleep(PAUSE_S)
         raise TransactionConflict
 
     @asynccontextmanager

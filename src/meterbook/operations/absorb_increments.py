@@ -13,12 +13,11 @@ from meterbook.core.entries import Usage, check_entries
 from meterbook.core.money import EXACT, ZERO
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.begin_counters import set_baseline_of
-from meterbook.operations.cutover_step import CutoverStep
+from meterbook.operations.cutover_step import LATE_SOURCE, CutoverStep
 from meterbook.operations.feed_ledger import OVERLAP_S, FreshRow, look_at, note_recorded
 from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
 
-LATE_SOURCE = "legacy-counter"
 NEWCOMERS_PER_PAGE = 500
 LATE_DESCRIPTION = "increment by an old instance"
 

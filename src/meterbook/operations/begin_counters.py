@@ -8,11 +8,12 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import pooled_days
+from meterbook.core.cutover import pooled_days, total
 from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
 from meterbook.core.money import ZERO
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.cutover_step import CutoverStep
+from meterbook.operations.list_own_usage import list_own_usage
 from meterbook.postgres import cutover
 from meterbook.postgres.cutover import LegacyTables
 
@@ -87,11 +88,12 @@ async def begin_people(
         for one in await cutover.rows_of(conn, Place, "list_places", {"users": [p.user_id for p in people], "at": at})
     }
     was = {one.user_id: one for one in stale}
+    unreturned = await _unreturned(conn, [one.payer_id for one in places.values()])
     counters: list[_Counter] = []
     left: set[tuple[int, int]] = set()
     for person in people:
         place, before = places[person.user_id], was[person.user_id]
-        reason = _reason_against(person, place, subscriptions, step)
+        reason = _reason_against(person, place, subscriptions, step) or unreturned.get(place.payer_id)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 await note_refusal(conn, subject, f"{person.entity} {reason}", at)
@@ -134,6 +136,16 @@ def _reason_against(
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None
+
+
+async def _unreturned(conn: AsyncConnection[Any], entities: Sequence[int]) -> dict[int, str]:
+    """By entity: why one that was rolled back can't be compared again yet."""
+    found: dict[int, str] = {}
+    for state in await cutover.records_of(conn, "list_rolled_back", {"entities": list(entities)}):
+        rest = total(one["amount"] for one in await list_own_usage(conn, state["entity_id"], state))
+        if rest:
+            found[state["entity_id"]] = f"has {rest:f} in the ledger that is on no counter: run `rollback` again first"
+    return found
 
 
 def _waits(person: StalePerson) -> bool:

@@ -174,6 +174,7 @@ left join meterbook.cutover_counter k on k.name = 'departed:' || o.id
 left join meterbook.cutover_entity was on was.entity_id = e.id
 where (k.name is null or (clock.home_id is distinct from k.period_id and was.state = 'shadow') or was.state = 'rolled_back')
   and coalesce(was.state, 'rolled_back') in ('shadow', 'rolled_back') and o.id > %(after)s
+  and not exists (select from meterbook.cutover_refusal r where r.subject = 'organization:' || o.id)
 order by o.id limit %(rows)s
 
 -- name: begin_counters
@@ -220,6 +221,9 @@ where k.entity_id = any (%(entities)s::bigint[]) and k.kind = 'departed' order b
 
 -- name: begin_entity
 -- Compared in this period from now on; one that was switched stays so.
+with forgotten as (
+  delete from meterbook.cutover_return r where r.entity_id = %(entity_id)s
+  and exists (select from meterbook.cutover_entity e where e.entity_id = %(entity_id)s and e.state = 'rolled_back'))
 insert into meterbook.cutover_entity (entity_id, state, period_id, began_at) values (%(entity_id)s, 'shadow', %(period_id)s, %(at)s::timestamptz)
 on conflict (entity_id) do update set state = 'shadow', period_id = excluded.period_id, agreed_since = null, switched_at = null, note = '',
   began_at = case when cutover_entity.state = 'rolled_back' then excluded.began_at else cutover_entity.began_at end
@@ -266,7 +270,7 @@ delete from meterbook.shadowed_entity s where s.entity_id = %(entity_id)s
 
 -- name: find_state
 -- How far an entity is, and the last of its periods that shadow compared.
-select e.state, e.period_id, e.difference, e.began_at, p.state as period_state, p.ends_at, p.kind as period_kind
+select e.state, e.period_id, e.difference, e.began_at, e.switched_at, p.state as period_state, p.ends_at, p.kind as period_kind
 from meterbook.cutover_entity e join meterbook.billing_period p on p.entity_id = e.entity_id and p.id = e.period_id where e.entity_id = %(entity_id)s for update of e
 
 -- name: note_entity
@@ -504,26 +508,57 @@ select count(*) filter (where e.state = 'shadow') as shadow, count(*) filter (wh
        count(*) filter (where e.state = 'retired') as retired, count(*) filter (where e.state = 'rolled_back') as rolled_back from meterbook.cutover_entity e
 
 -- name: list_own_usage
--- What each actor used of an entity's period that is in no counter: recorded after the switch under keys of one's own.
-select coalesce(a.external_id, '#' || a.id) as user_id, sum(l.amount) as amount
-from meterbook.usage_log l join meterbook.actor a on a.id = l.actor_id
-left join meterbook.late_entry late on late.entity_id = l.entity_id and late.key = l.key
-where l.entity_id = %(entity_id)s and coalesce(late.booked, l.period_id) = %(period_id)s and l.recorded_at >= %(since)s::timestamptz and l.source <> %(late_source)s
-  and l.key not in (select meterbook.event_key('legacy:' || r.audit_id) from meterbook.cutover_counter k
-                    join meterbook.cutover_row r on r.counter = k.name where k.entity_id = %(entity_id)s and r.amount > 0)
-group by 1 having sum(l.amount) <> 0 order by 1
+-- What each actor used of an entity that is in no counter: recorded since it is compared, under keys of one's own, less what went back already.
+-- elsewhere: what of it is of another period than the one that was switched.
+with used as (
+  select l.key, l.amount, l.actor_id, coalesce(late.booked, l.period_id) as period_id
+  from meterbook.usage_log l left join meterbook.late_entry late on late.entity_id = l.entity_id and late.key = l.key
+  where l.entity_id = %(entity_id)s and l.recorded_at >= %(since)s::timestamptz and l.source <> %(late_source)s),
+counted as materialized (
+  select meterbook.event_key('legacy:' || r.audit_id) as key
+  from (select distinct u.actor_id from used u) one join meterbook.actor a on a.id = one.actor_id
+  join meterbook.cutover_row r on r.counter = 'user:' || a.external_id and r.amount > 0),
+own as (
+  select coalesce(a.external_id, '#' || a.id) as user_id, sum(u.amount) as amount,
+         coalesce(sum(u.amount) filter (where u.period_id <> %(period_id)s), 0) as elsewhere
+  from used u join meterbook.actor a on a.id = u.actor_id
+  join meterbook.billing_period p on p.entity_id = %(entity_id)s and p.id = u.period_id and p.kind <> 'history'
+  left join counted c on c.key = u.key where c.key is null group by 1)
+select o.user_id, o.amount - coalesce(r.amount, 0) as amount, o.elsewhere
+from own o left join meterbook.cutover_return r on r.entity_id = %(entity_id)s and r.user_id = o.user_id
+where o.amount <> coalesce(r.amount, 0) or o.elsewhere <> 0 order by 1
+
+-- name: list_rolled_back
+-- Of these entities those that were switched once and count elsewhere again.
+select e.entity_id, e.period_id, e.began_at from meterbook.cutover_entity e
+where e.entity_id = any (%(entities)s::bigint[]) and e.state = 'rolled_back' and e.switched_at is not null
+
+-- name: list_without_counter
+-- Who of these has no counter to give anything back to.
+select u.user_id from unnest(%(users)s::text[]) u(user_id) where not exists (select from pg_temp.legacy_counter c where c.user_id = u.user_id) order by 1
+
+-- name: note_returned
+insert into meterbook.cutover_return (entity_id, user_id, amount)
+select %(entity_id)s, u.user_id, u.amount from unnest(%(users)s::text[], %(amounts)s::numeric[]) u(user_id, amount)
+on conflict (entity_id, user_id) do update set amount = cutover_return.amount + excluded.amount
+
+-- name: limit_lock_wait
+-- Of this transaction: whoever holds one row of theirs keeps nobody waiting at the rows that this one holds already.
+select set_config('lock_timeout', '50ms', true)
 
 -- name: give_back_usage
-update pg_temp.legacy_counter set running = running + %(amount)s::numeric where user_id = %(user)s
+-- In one statement, so that none of these rows is held for longer than that.
+update pg_temp.legacy_counter c set running = coalesce(c.running, 0) + u.amount from unnest(%(users)s::text[], %(amounts)s::numeric[]) u(user_id, amount)
+where c.user_id = u.user_id
 
 -- name: give_back_billed
-update pg_temp.legacy_counter set billed = billed + %(amount)s::numeric where user_id = %(user)s
+update pg_temp.legacy_counter set billed = coalesce(billed, 0) + %(amount)s::numeric where user_id = any (%(users)s::text[])
 
 -- name: give_back_user_credits
-update pg_temp.legacy_counter set credits = credits + %(amount)s::numeric where user_id = %(user)s
+update pg_temp.legacy_counter set credits = coalesce(credits, 0) + %(amount)s::numeric where user_id = any (%(users)s::text[])
 
 -- name: give_back_organization_credits
-update pg_temp.legacy_organization set credits = credits + %(amount)s::numeric where id = %(organization)s
+update pg_temp.legacy_organization set credits = coalesce(credits, 0) + %(amount)s::numeric where id = any (%(users)s::text[])
 
 -- name: owner_of
 select min(m.user_id) from pg_temp.legacy_member m where m.organization_id = %(organization)s and m.role = 'owner'

@@ -9,11 +9,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import pooled_days
+from meterbook.core.cutover import pooled_days, total
 from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
 from meterbook.core.money import ZERO
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.cutover_step import CutoverStep
+from meterbook.sync.operations.list_own_usage import list_own_usage
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
 
@@ -82,11 +83,12 @@ def begin_people(conn: Connection[Any], step: CutoverStep, attribute: Attribute,
         for one in cutover.rows_of(conn, Place, "list_places", {"users": [p.user_id for p in people], "at": at})
     }
     was = {one.user_id: one for one in stale}
+    unreturned = _unreturned(conn, [one.payer_id for one in places.values()])
     counters: list[_Counter] = []
     left: set[tuple[int, int]] = set()
     for person in people:
         place, before = places[person.user_id], was[person.user_id]
-        reason = _reason_against(person, place, subscriptions, step)
+        reason = _reason_against(person, place, subscriptions, step) or unreturned.get(place.payer_id)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 note_refusal(conn, subject, f"{person.entity} {reason}", at)
@@ -129,6 +131,16 @@ def _reason_against(
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None
+
+
+def _unreturned(conn: Connection[Any], entities: Sequence[int]) -> dict[int, str]:
+    """By entity: why one that was rolled back can't be compared again yet."""
+    found: dict[int, str] = {}
+    for state in cutover.records_of(conn, "list_rolled_back", {"entities": list(entities)}):
+        rest = total(one["amount"] for one in list_own_usage(conn, state["entity_id"], state))
+        if rest:
+            found[state["entity_id"]] = f"has {rest:f} in the ledger that is on no counter: run `rollback` again first"
+    return found
 
 
 def _waits(person: StalePerson) -> bool:
