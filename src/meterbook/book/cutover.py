@@ -22,9 +22,10 @@ from meterbook.core.cutover import (
     SwitchedEntity,
     total,
 )
+from meterbook.core.cutover_plan import ENDED
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
-from meterbook.errors import CutoverRefused, InProgress, KeyConflict, TransactionConflict
+from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
 from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.operations.attribute_usage import Parties, attribute_usage
 from meterbook.operations.begin_counters import Begun, begin_bare, begin_organizations, begin_people, set_baseline_of
@@ -114,6 +115,7 @@ class Cutover:
 
     async def plan(self) -> AsyncIterator[PlannedEntity]:
         """Reads only. What does not add up is in `findings` when it has ended."""
+        await self._check_owners()
         planner = CutoverPlanner(self._conn, self._tables, self._catalog, await self._now())
         async for planned in planner.entities():
             yield planned
@@ -127,6 +129,7 @@ class Cutover:
         Until an entity is switched, nothing of it is billed, closed or told here. Raises `CutoverRefused` for another mapping than before.
         """
         async with self._step():
+            await self._check_owners()
             await self._begin(dry_run=dry_run)
             at = await self._now()
             mirror = Mirror(self._conn, self._catalog, self._attribute, self._book_clock())
@@ -148,6 +151,16 @@ class Cutover:
 
         told: ShadowRound = await self._in_transaction(everything, dry_run=True)
         return told
+
+    async def _check_owners(self) -> None:
+        """An owner that names no entity would make its users free ones: that is a mistake of the mapping."""
+        owner = await cutover.value_of(self._conn, "find_odd_owner", {"ended": list(ENDED)})
+        if owner is not None:
+            raise InvalidMapping(
+                [
+                    f"subscription.owner: gives {owner!r}, not user:<id> or organization:<id>: write owner = \"'user:' || …\""
+                ]
+            )
 
     async def _begin(self, *, dry_run: bool) -> None:
         mapping = self._tables.mapping.digest

@@ -1,7 +1,7 @@
 """Counters that old instances still move after the switch (BEHAVIOUR §13): absorbed as entries, never lost and never counted twice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -76,7 +76,10 @@ async def absorb_increments(
     if usage:
         await record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
     await _note(conn, settled, step.at)
-    return _summed(settled)
+    done = _summed(settled)
+    return replace(
+        done, notes=(*done.notes, *(f"{problem}: nothing of it is absorbed" for problem in looked.odd.values()))
+    )
 
 
 async def begin_newcomers(

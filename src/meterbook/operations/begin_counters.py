@@ -9,7 +9,14 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.cutover import pooled_days, total
-from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
+from meterbook.core.cutover_plan import (
+    ENDED,
+    CounterPlace,
+    LegacySubscription,
+    Person,
+    amount_problem,
+    person_findings,
+)
 from meterbook.core.money import ZERO
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.cutover_step import CutoverStep
@@ -53,6 +60,7 @@ class OrganizationPlace:
     id: str
     entity_id: int
     period_id: int
+    departed: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ async def _leave(
 def _reason_against(
     person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], step: CutoverStep
 ) -> str | None:
-    refused = [one.message for one in person_findings(person, subscriptions, step.catalog) if one.refused]
+    refused = [one.message for one in person_findings(person, subscriptions, step.catalog, step.at) if one.refused]
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None
@@ -160,9 +168,13 @@ async def begin_organizations(
     places = await cutover.rows_of(
         conn, OrganizationPlace, "list_organization_places", {"after": after, "rows": PEOPLE_PER_PAGE}
     )
-    counters: list[_Counter] = [
-        (f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id) for one in places
-    ]
+    counters: list[_Counter] = []
+    for one in places:
+        problem = amount_problem("departed", one.departed)
+        if problem is None:
+            counters.append((f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id))
+        else:
+            await note_refusal(conn, f"organization:{one.id}", problem, at)
     entities = await _begin(conn, tables, counters, since, at)
     return Begun(len(counters), entities, places[-1].id if places else None)
 
@@ -227,10 +239,10 @@ async def read_people(conn: AsyncConnection[Any], users: Sequence[str]) -> list[
 async def subscriptions_of(conn: AsyncConnection[Any], people: Sequence[Person]) -> dict[str, list[LegacySubscription]]:
     """By owner: the entitled ones of these people and their organizations."""
     owners = {one.entity for one in people} | {one.organization for one in people if one.organization is not None}
-    arguments = {"owners": sorted(owners), "statuses": list(ENTITLED)}
+    arguments = {"owners": sorted(owners), "ended": list(ENDED)}
     found: dict[str, list[LegacySubscription]] = {}
     for one in await cutover.rows_of(conn, LegacySubscription, "list_subscriptions", arguments):
-        found.setdefault(one.owner, []).append(one)
+        found.setdefault(str(one.owner), []).append(one)
     return found
 
 

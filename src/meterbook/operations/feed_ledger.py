@@ -9,9 +9,10 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.cutover import Reading, total
+from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.entries import Usage, check_each_entry
 from meterbook.core.money import ZERO
-from meterbook.operations.begin_counters import begin_again, set_baseline_of
+from meterbook.operations.begin_counters import begin_again, note_refusal, set_baseline_of
 from meterbook.operations.cutover_step import CutoverStep
 from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
@@ -33,7 +34,7 @@ class FreshRow:
     entity_id: int
     epoch: int
     amount: Decimal
-    occurred_at: datetime
+    occurred_at: datetime | None
     said: Mapping[str, Any]
     recorded: Decimal | None
     in_base: bool = False
@@ -42,7 +43,9 @@ class FreshRow:
 
 @dataclass(slots=True)
 class Looked:
-    """Counters from one snapshot, with their fresh rows. `has_more`: there were too many of them for one look."""
+    """Counters from one snapshot, with their fresh rows. `has_more`: there were too many of them for one look. `odd`: entities with a
+    counter that says no amount, and what it says; it counts as if it had not moved.
+    """
 
     readings: dict[int, list[Reading]] = field(default_factory=dict)
     periods: dict[int, int] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Looked:
     fall_ids: dict[str, int] = field(default_factory=dict)
     rows: list[FreshRow] = field(default_factory=list)
     has_more: bool = False
+    odd: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,12 @@ async def look_at(
         "feeds": feeds,
     }
     for said in await cutover.records_of(conn, "read_counters", arguments):
+        problem = amount_problem(said["name"], said["value"]) or (
+            None if said["last"].is_finite() else "last is no number"
+        )
+        if problem is not None:
+            looked.odd[said["entity_id"]] = problem
+            said |= {"value": said["seen"], "last": said["seen_last"], "falls": None}
         reading = Reading(
             **{name: said[name] for name in Reading.__dataclass_fields__ if name != "falls"}, falls=_falls(said)
         )
@@ -106,7 +116,7 @@ def _falls(said: Mapping[str, Any]) -> tuple[tuple[Decimal, Decimal], ...]:
 def _fresh(said: Mapping[str, Any], reading: Reading, entity_id: int, epoch: int) -> FreshRow:
     recorded = None if said["recorded"] is None else Decimal(said["recorded"])
     amount = ZERO if said["amount"] is None else Decimal(said["amount"])
-    at = datetime.fromisoformat(said["occurred_at"])
+    at = None if said["occurred_at"] is None else datetime.fromisoformat(said["occurred_at"])
     return FreshRow(said["id"], reading, entity_id, epoch, amount, at, said, recorded, said["in_base"])
 
 
@@ -118,7 +128,8 @@ async def feed_entities(
     looked = await look_at(conn, step.tables, list(entities), overlap_s, switched=False, feeds=feeds)
     fallen = [reading for readings in looked.readings.values() for reading in readings if reading.begins_again]
     fell = {reading.name for reading in fallen}
-    kept = [row for row in looked.rows if row.reading.name not in fell]
+    kept = list({row.id: row for row in reversed(looked.rows) if row.reading.name not in fell}.values())
+    await _refuse_odd(conn, looked, entities, step.at)
     await _record(conn, step, kept, looked, entities)
     await _note_rows(conn, kept, switched=False)
     await _note_looks(conn, looked, kept, fell, step.at)
@@ -128,13 +139,20 @@ async def feed_entities(
     return Fed(len(kept) - refused, refused, looked.has_more)
 
 
+async def _refuse_odd(conn: AsyncConnection[Any], looked: Looked, entities: Mapping[int, str], at: datetime) -> None:
+    for entity_id, reason in looked.odd.items():
+        await note_refusal(conn, entities[entity_id], reason, at)
+
+
 async def _record(
     conn: AsyncConnection[Any], step: CutoverStep, rows: Sequence[FreshRow], looked: Looked, entities: Mapping[int, str]
 ) -> None:
     """Under keys that say which row it was: whatever records it again, this or an application, is a replay."""
     fresh = [row for row in rows if row.recorded is None]
     for row in fresh:
-        if row.occurred_at > step.at + AHEAD_MAX:
+        if row.occurred_at is None:
+            row.refused = "occurred_at is no time"
+        elif row.occurred_at > step.at + AHEAD_MAX:
             row.refused = "occurred_at is ahead of the clock"
     sound = [row for row in fresh if row.refused is None]
     said = [_usage(row, entities[row.entity_id], looked.periods[row.entity_id]) for row in sound]

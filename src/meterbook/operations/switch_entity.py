@@ -6,6 +6,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.cutover import Carried, SwitchedEntity, total
+from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.money import ZERO
 from meterbook.errors import CutoverRefused
 from meterbook.operations.begin_counters import set_baseline_of
@@ -99,6 +100,13 @@ async def _carry(conn: AsyncConnection[Any], entity_id: int, period_id: int, ent
     kind, _, name = entity.partition(":")
     user, organization = (name, None) if kind == "user" else (None, name)
     (said,) = await cutover.rows_of(conn, Carried, "read_carried", {"user": user, "organization": organization})
+    for field, amount in (
+        ("billed", said.billed),
+        ("credits", said.credits),
+        ("usage_limit", said.usage_limit or ZERO),
+    ):
+        if (problem := amount_problem(field, amount)) is not None:
+            raise CutoverRefused(problem)
     if user is not None:
         for pooled in await cutover.records_of(conn, "find_pool", {"user": user}):
             said = _beside_a_pool(said, is_owner=pooled["is_owner"], owner_blocked=pooled["owner_blocked"])

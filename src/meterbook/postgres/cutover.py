@@ -47,10 +47,20 @@ async def attach(conn: AsyncConnection[Any], mapping: LegacyMapping) -> LegacyTa
         raise InvalidMapping(problems)
     with refusals():
         for name in RELATIONS:
-            await conn.execute(_view(name, mapping.relations.get(name)))
+            await _make_view(conn, name, mapping.relations.get(name))
     audit = mapping.relations.get("audit")
     field = "indexed_at" if audit is not None and "indexed_at" in audit.expressions else "occurred_at"
     return LegacyTables(mapping, types.get(("audit", field)) == "timestamp")
+
+
+async def _make_view(conn: AsyncConnection[Any], name: str, relation: MappedRelation | None) -> None:
+    """Raises `InvalidMapping` for expressions that can be computed each by itself, and not of the same row."""
+    try:
+        await conn.execute(_view(name, relation), binary=True)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise InvalidMapping([f"{name}: {error.diag.message_primary or error}"]) from error
 
 
 async def detach(conn: AsyncConnection[Any]) -> None:
@@ -87,11 +97,11 @@ async def _try(conn: AsyncConnection[Any], source: str, expression: str) -> tupl
     statement = sql.SQL(SQL["try_expression"]).format(expression=_theirs(expression), source=_theirs(source))
     try:
         async with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(statement)
-            columns = cursor.description or ()
-            if len(columns) != 1:
+            await cursor.execute(statement, binary=True)  # so that it is one statement, and no second one hides in it
+            (column,) = cursor.description or ()
+            known = psycopg.adapters.types.get(column.type_code)
+            if known is not None and known.name == "record":
                 return "", "gives several columns; write one expression"
-            known = psycopg.adapters.types.get(columns[0].type_code)
             return ("a type of its own" if known is None else known.name), ""
     except psycopg.OperationalError:
         raise
@@ -114,18 +124,24 @@ def _view(name: str, relation: MappedRelation | None) -> sql.Composed:
     """Columns stay as they are, so that what is a bare column in the mapping can be given back through the view."""
     columns = []
     for field, wanted in RELATIONS[name].items():
-        column = sql.SQL(_NULLS[wanted.type])
+        column: sql.Composable = sql.SQL(_NULLS[wanted.type])
         if relation is not None and field in relation.expressions:
             column = _theirs(relation.expressions[field])
+            column = column if wanted.type != "time" or field == "indexed_at" else _sound_time(column)
         elif relation is not None and field == "indexed_at":
             column = _theirs(relation.expressions["occurred_at"])
-        columns.append(sql.SQL("({}) as {}").format(column, sql.Identifier(field)))
+        columns.append(sql.SQL("({}\n) as {}").format(column, sql.Identifier(field)))
     return sql.SQL(SQL["attach"]).format(
         view=sql.Identifier(f"legacy_{name}"),
         columns=sql.SQL(", ").join(columns),
         source=sql.SQL("(values (1)) as nothing") if relation is None else _theirs(relation.source),
         condition=sql.SQL("false") if relation is None else _theirs(relation.where or "true"),
     )
+
+
+def _sound_time(column: sql.Composable) -> sql.Composable:
+    """Null for what no calendar has, infinity or a year beyond 9999."""
+    return sql.SQL(SQL["sound_time"]).format(column=column)
 
 
 def _theirs(text: LiteralString) -> sql.SQL:

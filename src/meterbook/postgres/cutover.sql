@@ -1,13 +1,23 @@
 -- name: attach
 -- What a mapping says, as a view of this session alone: every other statement here reads their tables through these.
-create temporary view {view} as select {columns} from {source} where {condition}
+create temporary view {view} as select {columns} from {source}
+where ({condition}
+)
 
 -- name: detach
 drop view if exists pg_temp.{view}
 
 -- name: try_expression
 -- Whether it can be computed at all, and of which type it is.
-select {expression} from {source} limit 0
+select ({expression}
+) from {source}
+limit 0
+
+-- name: sound_time
+-- A time of theirs, or null where no calendar has it: infinity, or a year beyond 9999.
+case when ({column}
+) between '0001-01-02' and '9999-12-30' then ({column}
+) end
 
 -- name: list_columns
 -- Of a table of theirs, for an error that says what there is.
@@ -41,7 +51,10 @@ select exists (select from meterbook.cutover_entity e where e.state in ('shadow'
 -- name: list_people
 -- One page of their users: the counters, and the membership (the first, if their tables have several).
 select c.user_id, coalesce(c.running, 0) as running, coalesce(c.last, 0) as last, coalesce(c.billed, 0) as billed, coalesce(c.credits, 0) as credits,
-       c.usage_limit, c.blocked, coalesce(c.kept, 0) as kept, c.kept_at, m.organization_id, m.role, m.joined_at, coalesce(m.memberships, 0) as memberships
+       c.usage_limit, c.blocked, coalesce(c.kept, 0) as kept, c.kept_at, m.organization_id, m.role, m.joined_at, coalesce(m.memberships, 0) as memberships,
+       (select count(*) from pg_temp.legacy_counter x where x.user_id = c.user_id) as copies,
+       m.organization_id is null or m.organization_id in (
+         select w.organization_id from pg_temp.legacy_member w join pg_temp.legacy_organization o on o.id = w.organization_id where w.role = 'owner') as organization_is_sound
 from pg_temp.legacy_counter c
 left join lateral (
   select (array_agg(x.organization_id order by x.joined_at, x.organization_id))[1] as organization_id,
@@ -51,10 +64,23 @@ left join lateral (
 where c.user_id > %(after)s and (%(users)s::text[] is null or c.user_id = any (%(users)s)) order by c.user_id limit %(rows)s
 
 -- name: list_subscriptions
--- Those of these owners that entitle to something, or did lately.
+-- Those of these owners that entitle to something, or whose status is no word that is known.
 select s.id, s.owner, s.plan, s.status, s.starts_at, s.ends_at, s.seats, s.interval, coalesce(s.cancel_at_period_end, false) as cancel_at_period_end,
        s.stripe_customer, s.stripe_subscription
-from pg_temp.legacy_subscription s where s.owner = any (%(owners)s::text[]) and s.status = any (%(statuses)s::text[]) order by s.owner, s.id
+from pg_temp.legacy_subscription s where s.owner = any (%(owners)s::text[]) and not coalesce(s.status = any (%(ended)s::text[]), false) order by s.owner, s.id
+
+-- name: find_odd_owner
+-- What an owner of a subscription must not look like.
+select s.owner from pg_temp.legacy_subscription s
+where s.owner !~ '^(user|organization):.' and not coalesce(s.status = any (%(ended)s::text[]), false) limit 1
+
+-- name: list_ownerless
+-- Subscriptions that are nobody's.
+select s.id from pg_temp.legacy_subscription s where s.owner is null and not coalesce(s.status = any (%(ended)s::text[]), false) order by s.id limit 1000
+
+-- name: count_nameless
+-- Counters of nobody.
+select count(*) as counters, coalesce(sum(c.running), 0) as amount from pg_temp.legacy_counter c where c.user_id is null or c.user_id = ''
 
 -- name: list_organizations
 -- A page of their organizations, with the owner.
@@ -68,13 +94,13 @@ select p.name, meterbook.day_in(a.occurred_at, p.starts_at, p.ends_at) as day, s
 from unnest(%(names)s::text[], %(users)s::text[], %(entities)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(since)s, %(until)s)
   p(name, user_id, entity, starts_at, ends_at, since, until)
 join pg_temp.legacy_audit a on a.user_id = p.user_id and a.indexed_at >= p.since and a.indexed_at < p.until
-where coalesce(a.payer = p.entity, true) and a.amount > 0
+where coalesce(a.payer = p.entity, true) and a.amount > 0 and a.amount < 'Infinity'
   and not exists (select from meterbook.cutover_row r where r.audit_id = a.id and r.amount > 0)
 group by 1, 2
 
 -- name: count_orphans
 -- Audit rows of this window by users without a counter: nobody counted them.
-select count(*) as entries, coalesce(sum(a.amount), 0) as amount, count(distinct a.user_id) as users
+select count(*) as entries, coalesce(sum(a.amount) filter (where a.amount < 'Infinity'), 0) as amount, count(distinct a.user_id) as users
 from pg_temp.legacy_audit a
 where a.indexed_at >= %(since)s and not exists (select from pg_temp.legacy_counter c where c.user_id = a.user_id)
 
@@ -101,12 +127,12 @@ select e.external_id from meterbook.member m join meterbook.actor a on a.id = m.
 where a.external_id = %(user)s and m.left_at is null
 
 -- name: list_changed_subscriptions
--- Entitled ones that are new or changed, and known ones that are not entitled any more.
+-- Entitled ones, and those of a status that nobody knows, that are new or changed; known ones that are not entitled any more.
 select s.id, s.owner, s.plan, s.status, s.starts_at, s.ends_at, s.seats, s.interval, coalesce(s.cancel_at_period_end, false) as cancel_at_period_end,
        s.stripe_customer, s.stripe_subscription, md5(s::text) as digest
 from pg_temp.legacy_subscription s
 left join meterbook.cutover_mirror was on was.kind = 'subscription' and was.id = s.id
-where s.id > %(after)s and was.digest is distinct from md5(s::text) and (s.status = any (%(entitled)s::text[]) or was.digest is not null)
+where s.id > %(after)s and was.digest is distinct from md5(s::text) and (not coalesce(s.status = any (%(ended)s::text[]), false) or was.digest is not null)
 order by s.id limit %(rows)s
 
 -- name: note_mirrored
@@ -166,7 +192,7 @@ where a.external_id = any (%(users)s::text[])
 
 -- name: list_organization_places
 -- Organizations of theirs that have members here or usage of departed ones, with their running period.
-select o.id, e.id as entity_id, clock.home_id as period_id
+select o.id, e.id as entity_id, clock.home_id as period_id, coalesce(o.departed, 0) as departed
 from pg_temp.legacy_organization o
 join meterbook.billing_entity e on e.kind = 'organization' and e.external_id = o.id
 join meterbook.period_clock clock on clock.entity_id = e.id
@@ -383,7 +409,7 @@ join lateral (
   left join pg_temp.legacy_organization o on k.kind = 'departed' and o.id = k.owner
   cross join lateral (select case when e.state = 'shadow' then k.seen
                       else coalesce(case k.kind when 'running' then c.running when 'kept' then c.kept else o.departed end, 0) end as value) v
-  cross join lateral (select coalesce(sum(x.amount), 0) as rows, coalesce(sum(a.amount) filter (where x.refused is not null), 0) as refused
+  cross join lateral (select coalesce(sum(x.amount), 0) as rows, coalesce(sum(a.amount) filter (where x.refused is not null and a.amount > '-Infinity' and a.amount < 'Infinity'), 0) as refused
                       from meterbook.cutover_row x left join pg_temp.legacy_audit a on x.refused is not null and a.id = x.audit_id
                       where x.counter = k.name and x.epoch = k.epoch) r
   where k.entity_id = e.entity_id) counted on true

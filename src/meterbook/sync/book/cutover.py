@@ -22,9 +22,10 @@ from meterbook.core.cutover import (
     SwitchedEntity,
     total,
 )
+from meterbook.core.cutover_plan import ENDED
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
-from meterbook.errors import CutoverRefused, InProgress, KeyConflict, TransactionConflict
+from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
 from meterbook.sync.book.access import LedgerAccess
 from meterbook.sync.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.sync.operations.attribute_usage import Parties, attribute_usage
@@ -121,6 +122,7 @@ class Cutover:
 
     def plan(self) -> Iterator[PlannedEntity]:
         """Reads only. What does not add up is in `findings` when it has ended."""
+        self._check_owners()
         planner = CutoverPlanner(self._conn, self._tables, self._catalog, self._now())
         for planned in planner.entities():
             yield planned
@@ -134,6 +136,7 @@ class Cutover:
         Until an entity is switched, nothing of it is billed, closed or told here. Raises `CutoverRefused` for another mapping than before.
         """
         with self._step():
+            self._check_owners()
             self._begin(dry_run=dry_run)
             at = self._now()
             mirror = Mirror(self._conn, self._catalog, self._attribute, self._book_clock())
@@ -155,6 +158,16 @@ class Cutover:
 
         told: ShadowRound = self._in_transaction(everything, dry_run=True)
         return told
+
+    def _check_owners(self) -> None:
+        """An owner that names no entity would make its users free ones: that is a mistake of the mapping."""
+        owner = cutover.value_of(self._conn, "find_odd_owner", {"ended": list(ENDED)})
+        if owner is not None:
+            raise InvalidMapping(
+                [
+                    f"subscription.owner: gives {owner!r}, not user:<id> or organization:<id>: write owner = \"'user:' || …\""
+                ]
+            )
 
     def _begin(self, *, dry_run: bool) -> None:
         mapping = self._tables.mapping.digest

@@ -2,7 +2,7 @@
 """Counters that old instances still move after the switch (BEHAVIOUR §13): absorbed as entries, never lost and never counted twice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -77,7 +77,10 @@ def absorb_increments(
     if usage:
         record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
     _note(conn, settled, step.at)
-    return _summed(settled)
+    done = _summed(settled)
+    return replace(
+        done, notes=(*done.notes, *(f"{problem}: nothing of it is absorbed" for problem in looked.odd.values()))
+    )
 
 
 def begin_newcomers(conn: Connection[Any], step: CutoverStep, attribute: Attribute, after: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from meterbook.core.cutover import pooled_days, total
-from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
+from meterbook.core.cutover_plan import ENDED, CounterPlace, LegacySubscription, Person, amount_problem, person_findings
 from meterbook.core.money import ZERO
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.cutover_step import CutoverStep
@@ -54,6 +54,7 @@ class OrganizationPlace:
     id: str
     entity_id: int
     period_id: int
+    departed: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _leave(
 def _reason_against(
     person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], step: CutoverStep
 ) -> str | None:
-    refused = [one.message for one in person_findings(person, subscriptions, step.catalog) if one.refused]
+    refused = [one.message for one in person_findings(person, subscriptions, step.catalog, step.at) if one.refused]
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None
@@ -155,9 +156,13 @@ def begin_organizations(
     places = cutover.rows_of(
         conn, OrganizationPlace, "list_organization_places", {"after": after, "rows": PEOPLE_PER_PAGE}
     )
-    counters: list[_Counter] = [
-        (f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id) for one in places
-    ]
+    counters: list[_Counter] = []
+    for one in places:
+        problem = amount_problem("departed", one.departed)
+        if problem is None:
+            counters.append((f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id))
+        else:
+            note_refusal(conn, f"organization:{one.id}", problem, at)
     entities = _begin(conn, tables, counters, since, at)
     return Begun(len(counters), entities, places[-1].id if places else None)
 
@@ -222,10 +227,10 @@ def read_people(conn: Connection[Any], users: Sequence[str]) -> list[Person]:
 def subscriptions_of(conn: Connection[Any], people: Sequence[Person]) -> dict[str, list[LegacySubscription]]:
     """By owner: the entitled ones of these people and their organizations."""
     owners = {one.entity for one in people} | {one.organization for one in people if one.organization is not None}
-    arguments = {"owners": sorted(owners), "statuses": list(ENTITLED)}
+    arguments = {"owners": sorted(owners), "ended": list(ENDED)}
     found: dict[str, list[LegacySubscription]] = {}
     for one in cutover.rows_of(conn, LegacySubscription, "list_subscriptions", arguments):
-        found.setdefault(one.owner, []).append(one)
+        found.setdefault(str(one.owner), []).append(one)
     return found
 
 

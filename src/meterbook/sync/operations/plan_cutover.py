@@ -2,7 +2,7 @@
 """What a cutover would do (BEHAVIOUR §13, plan): whose counters are whose, what the baselines would be, what does not add up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,8 +12,11 @@ from psycopg import Connection
 from meterbook.core.baselines import oldest_first
 from meterbook.core.cutover import CutoverFinding, PlannedEntity, total
 from meterbook.core.cutover_plan import (
+    ENDED,
     LegacySubscription,
     Person,
+    amount_code,
+    amount_problem,
     best_of,
     payer_of,
     person_findings,
@@ -74,6 +77,7 @@ class CutoverPlanner:
         for planned in self._organizations():
             yield planned
         self._look_for_orphans()
+        self._look_for_nobodys()
 
     def _page(self, after: str) -> list[Person]:
         arguments = {"after": after, "rows": PEOPLE_PER_PAGE, "users": None}
@@ -87,7 +91,7 @@ class CutoverPlanner:
         return [self._entity(person, subscriptions, days) for person in sound]
 
     def _note(self, person: Person, subscriptions: Mapping[str, Sequence[LegacySubscription]]) -> bool:
-        found = person_findings(person, subscriptions, self.catalog)
+        found = person_findings(person, subscriptions, self.catalog, self.at)
         self.findings += found
         refused = any(one.refused for one in found)
         if refused and person.organization_id is not None:
@@ -180,6 +184,17 @@ class CutoverPlanner:
                 CutoverFinding("no_owner", entity, message, "left out until it is mended", refused=True)
             )
             pool.refused = True
+        for name, amount in (
+            ("usage_limit", said.usage_limit or ZERO),
+            ("credits", said.credits),
+            ("departed", said.departed),
+        ):
+            problem = amount_problem(name, amount)
+            if problem is not None:
+                self.findings.append(
+                    CutoverFinding(amount_code(amount), entity, problem, "left out until it is mended", refused=True)
+                )
+                pool.refused, said = True, replace(said, departed=ZERO)
         if said.departed > ZERO:
             text = f"departed members used {said.departed:f}; whose rows these were, the log does not say"
             self.findings.append(
@@ -206,6 +221,21 @@ class CutoverPlanner:
             text = f"the counters say {counter:f}, the audit log {audit:f}"
             treatment = "the counters are owed; the oldest rows date them"
             self.findings.append(CutoverFinding("counter_below_audit", entity, text, treatment))
+
+    def _look_for_nobodys(self) -> None:
+        """Counters and subscriptions that name nobody."""
+        (found,) = cutover.records_of(self.conn, "count_nameless")
+        if found["counters"]:
+            text = f"{found['counters']} rows of {found['amount']:f} name no user"
+            self.findings.append(
+                CutoverFinding("counter_without_user", "counter", text, "left out until it is mended", refused=True)
+            )
+        for one in cutover.records_of(self.conn, "list_ownerless", {"ended": list(ENDED)}):
+            self.findings.append(
+                CutoverFinding(
+                    "no_owner", f"subscription:{one['id']}", "is nobody's", "left out until it is mended", refused=True
+                )
+            )
 
     def _look_for_orphans(self) -> None:
         if not self.tables.mapping.has("audit"):

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import Connection
 
 from meterbook.core.cutover import Carried, SwitchedEntity, total
+from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.money import ZERO
 from meterbook.errors import CutoverRefused
 from meterbook.sync.operations.begin_counters import set_baseline_of
@@ -100,6 +101,13 @@ def _carry(conn: Connection[Any], entity_id: int, period_id: int, entity: str, a
     kind, _, name = entity.partition(":")
     user, organization = (name, None) if kind == "user" else (None, name)
     (said,) = cutover.rows_of(conn, Carried, "read_carried", {"user": user, "organization": organization})
+    for field, amount in (
+        ("billed", said.billed),
+        ("credits", said.credits),
+        ("usage_limit", said.usage_limit or ZERO),
+    ):
+        if (problem := amount_problem(field, amount)) is not None:
+            raise CutoverRefused(problem)
     if user is not None:
         for pooled in cutover.records_of(conn, "find_pool", {"user": user}):
             said = _beside_a_pool(said, is_owner=pooled["is_owner"], owner_blocked=pooled["owner_blocked"])
