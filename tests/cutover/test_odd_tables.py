@@ -237,3 +237,34 @@ async def test_a_product_without_users_has_nothing_to_wait_for(legacy_url: str, 
         assert ((await cutover.absorb()).recorded, await cutover.retire()) == (0, 0)
         with pytest.raises(CutoverRefused, match="is not compared"):
             _ = [one async for one in cutover.switch("user:nobody")]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Auckland"])
+async def test_a_log_in_local_time_dates_and_feeds_what_happened_when(
+    legacy_url: str, book: Book, clock: Clock, zone: str
+) -> None:
+    """A column without zone that was written in another one than UTC: the period's edges, fresh rows and history are those of real time."""
+    text = (Path(mappings.__file__).parent / "origin.toml").read_text()
+    mapping = parse_mapping(
+        text.replace(
+            "occurred_at = \"created_at at time zone 'UTC'", f"occurred_at = \"created_at at time zone '{zone}'"
+        )
+    )
+    assert mapping.digest != ORIGIN.digest
+    local = "insert into public.usage_log select %s, 'fine', 'model', 's', 'd', 1, null, null, null, %s::timestamptz at time zone %s"
+    query(legacy_url, "truncate public.usage_log")
+    for name, at in (("before", START - timedelta(minutes=1)), ("after", START + timedelta(minutes=1))):
+        query(legacy_url, local, name, at, zone)
+    query(legacy_url, f"{STATS} current_period_cost = 1 where user_id = 'fine'")
+    async with book.cutover(mapping) as cutover:
+        plan = {one.entity: one async for one in cutover.plan()}
+        assert (plan["user:fine"].audit, plan["user:fine"].dated) == (1, 1)
+        await cutover.shadow()
+        clock.now += timedelta(minutes=1)
+        query(legacy_url, local, "fresh", clock.now, zone)
+        query(legacy_url, f"{STATS} current_period_cost = 2 where user_id = 'fine'")
+        clock.now += timedelta(minutes=1)
+        done = await cutover.shadow()
+        assert (done.rows, done.differing) == (1, 0)
+        assert (await cutover.import_history()).rows == 1
+    assert (await book.usage("user:fine")).by_day == {0: 1, 10: 1}

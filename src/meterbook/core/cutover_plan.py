@@ -18,7 +18,9 @@ ENDED = ("canceled", "cancelled", "unpaid", "paused", "incomplete", "incomplete_
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A row of their counters, with the membership. `copies`: how many rows name the user; `organization_is_sound`: it is known, and has an owner. `kept`: what was used of a plan of their own before the organization paid."""
+    """A row of their counters, with the membership. `copies`: how many rows name the user; `organization_is_sound`: it is known, and has an
+    owner. `kept`: what was used of a plan of their own before the organization paid.
+    """
 
     user_id: str
     running: Decimal
@@ -173,7 +175,7 @@ def amount_code(amount: Decimal) -> str:
 
 
 def amount_problem(name: str, amount: Decimal) -> str | None:
-    """Why a figure of theirs is no money that could be taken over; None: it is. The last period's may be below zero: it is only compared."""
+    """Why a figure of theirs is no money that could be taken over; None: it is. `last` may be below zero: it is only compared."""
     if not amount.is_finite():
         return f"{name} is {amount}"
     if amount < ZERO and name != "last":

@@ -84,7 +84,7 @@ async def look_at(
     rows_max = max(ROWS_PER_COUNTER_MIN, ROWS_PER_LOOK_MAX // len(looks))
     arguments = {
         "names": [one["name"] for one in looks],
-        "since": [tables.instant(one["since"]) for one in looks],
+        "since": [tables.earliest(one["since"]) for one in looks],
         "rows_max": rows_max,
         "switched": switched,
         "feeds": feeds,

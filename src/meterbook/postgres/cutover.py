@@ -2,20 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row, dict_row, tuple_row
 
-from meterbook.core.legacy_mapping import RELATIONS, FieldType, LegacyMapping, MappedRelation, type_problem
+from meterbook.core.legacy_mapping import (
+    RELATIONS,
+    FieldType,
+    LegacyMapping,
+    MappedRelation,
+    says_utc,
+    type_problem,
+)
 from meterbook.errors import CutoverRefused, InvalidMapping
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
 Row = TypeVar("Row")
+ANY_ZONE = timedelta(days=1)
+"""More than any clock on Earth differs from UTC."""
 _NULLS: Mapping[FieldType, LiteralString] = {
     "text": "null::text",
     "amount": "null::numeric",
@@ -27,13 +36,21 @@ _NULLS: Mapping[FieldType, LiteralString] = {
 
 @dataclass(frozen=True, slots=True)
 class LegacyTables:
-    """Their tables, attached to a session. `has_bare_times`: the indexed time of the audit log has no zone, and is in UTC."""
+    """Their tables, attached to a session. `has_bare_times`: the indexed time of the audit log has no zone; `is_local`: nor is it in UTC."""
 
     mapping: LegacyMapping
     has_bare_times: bool
+    is_local: bool = False
 
-    def instant(self, at: datetime) -> datetime:
-        """To compare with `indexed_at`, in its own type, so that its index serves."""
+    def earliest(self, at: datetime) -> datetime:
+        """To compare with `indexed_at`, in its own type, so that its index serves: rows from `at` on are all later."""
+        return self._bare(at - ANY_ZONE) if self.is_local else self._bare(at)
+
+    def latest(self, at: datetime) -> datetime:
+        """The same for rows before `at`: all are earlier. Which of them really are, `occurred_at` says."""
+        return self._bare(at + ANY_ZONE) if self.is_local else self._bare(at)
+
+    def _bare(self, at: datetime) -> datetime:
         return at.astimezone(UTC).replace(tzinfo=None) if self.has_bare_times else at
 
 
@@ -50,7 +67,8 @@ async def attach(conn: AsyncConnection[Any], mapping: LegacyMapping) -> LegacyTa
             await _make_view(conn, name, mapping.relations.get(name))
     audit = mapping.relations.get("audit")
     field = "indexed_at" if audit is not None and "indexed_at" in audit.expressions else "occurred_at"
-    return LegacyTables(mapping, types.get(("audit", field)) == "timestamp")
+    is_bare = types.get(("audit", field)) == "timestamp"
+    return LegacyTables(mapping, is_bare, is_bare and not (audit is not None and says_utc(audit)))
 
 
 async def _make_view(conn: AsyncConnection[Any], name: str, relation: MappedRelation | None) -> None:

@@ -91,9 +91,10 @@ from pg_temp.legacy_organization o where o.id > %(after)s order by o.id limit %(
 -- name: sum_audit_days
 -- What the audit log says of each counter's usage, by the days of its period; rows that the ledger has under their own keys left out.
 select p.name, meterbook.day_in(a.occurred_at, p.starts_at, p.ends_at) as day, sum(a.amount) as amount
-from unnest(%(names)s::text[], %(users)s::text[], %(entities)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(since)s, %(until)s)
-  p(name, user_id, entity, starts_at, ends_at, since, until)
-join pg_temp.legacy_audit a on a.user_id = p.user_id and a.indexed_at >= p.since and a.indexed_at < p.until
+from unnest(%(names)s::text[], %(users)s::text[], %(entities)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(since)s::timestamptz[],
+            %(until)s::timestamptz[], %(earliest)s, %(latest)s) p(name, user_id, entity, starts_at, ends_at, since, until, earliest, latest)
+join pg_temp.legacy_audit a on a.user_id = p.user_id and a.indexed_at >= p.earliest and a.indexed_at < p.latest
+  and a.occurred_at >= p.since and a.occurred_at < p.until
 where coalesce(a.payer = p.entity, true) and a.amount > 0 and a.amount < 'Infinity'
   and not exists (select from meterbook.cutover_row r where r.audit_id = a.id and r.amount > 0)
 group by 1, 2
@@ -610,7 +611,8 @@ where c.user_id > %(after)s order by c.user_id limit %(rows)s
 -- A page of one user's rows before an instant that the ledger has not under their keys.
 select a.id, a.amount, a.occurred_at, a.source, a.description, a.category, a.workflow, a.execution
 from pg_temp.legacy_audit a
-where a.user_id = %(user)s and a.indexed_at >= %(since)s and a.indexed_at < %(until)s and (a.occurred_at, a.id) > (%(after_at)s::timestamptz, %(after_id)s::text)
+where a.user_id = %(user)s and a.indexed_at >= %(earliest)s and a.indexed_at < %(latest)s
+  and a.occurred_at >= %(since)s::timestamptz and a.occurred_at < %(until)s::timestamptz and (a.occurred_at, a.id) > (%(after_at)s::timestamptz, %(after_id)s::text)
 order by a.occurred_at, a.id limit %(rows)s
 
 -- name: import_history

@@ -198,7 +198,7 @@ def _begin(
             "owners": list(owners),
             "entities": list(entities),
             "periods": list(periods),
-            "since": [tables.instant(since)] * len(names),
+            "since": [tables.earliest(since)] * len(names),
             "at": at,
         },
     )
@@ -284,8 +284,10 @@ def audit_days(
         "entities": [one.entity for one in places],
         "starts": [one.starts_at for one in places],
         "ends": [one.ends_at for one in places],
-        "since": [tables.instant(one.since) for one in places],
-        "until": [tables.instant(one.until) for one in places],
+        "since": [one.since for one in places],
+        "until": [one.until for one in places],
+        "earliest": [tables.earliest(one.since) for one in places],
+        "latest": [tables.latest(one.until) for one in places],
     }
     for row in cutover.records_of(conn, "sum_audit_days", arguments):
         found.setdefault(row["name"], {})[row["day"]] = row["amount"]

@@ -240,7 +240,7 @@ class CutoverPlanner:
     def _look_for_orphans(self) -> None:
         if not self.tables.mapping.has("audit"):
             return
-        (found,) = cutover.records_of(self.conn, "count_orphans", {"since": self.tables.instant(self.at - MONTH)})
+        (found,) = cutover.records_of(self.conn, "count_orphans", {"since": self.tables.earliest(self.at - MONTH)})
         if found["entries"]:
             text = f"{found['entries']} rows of {found['amount']:f} are by {found['users']} users without a counter"
             self.findings.append(
