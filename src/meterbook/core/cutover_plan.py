@@ -192,30 +192,31 @@ def subscription_finding(one: LegacySubscription, catalog: Catalog, now: datetim
         return _refused("no_owner", owner, f"subscription {one.id} is nobody's")
     if one.status in ENDED:
         return None
-    if one.status not in ENTITLED:
-        return _refused(
-            "unknown_status", owner, f"subscription {one.id} has the status {one.status!r}, which nobody knows"
-        )
-    if one.seats is not None and one.seats < 0:
-        return _refused("no_seats", owner, f"subscription {one.id} has {one.seats} seats")
+    odd = _odd_terms(one, now)
+    if odd is not None:
+        code, text = odd
+        return _refused(code, owner, f"subscription {one.id} {text}")
     try:
         catalog.plan(one.plan)
         months = interval_months(one.interval or "month")
     except MeterbookError as error:
         return _refused(error.code, owner, f"subscription {one.id}: {error}")
-    if one.starts_at is None or one.ends_at is None or one.starts_at >= one.ends_at:
-        return _refused(
-            "no_period", owner, f"subscription {one.id} has no sound period: {one.starts_at} … {one.ends_at}"
-        )
-    if now is not None and one.starts_at > now:
-        return _refused(
-            "period_not_begun",
-            owner,
-            f"subscription {one.id} begins at {one.starts_at}: whose the counter is till then",
-        )
     if months > 1:
         text = f"subscription {one.id} runs for {months} months, its counter too; usage is billed by the month"
         return _refused("longer_than_a_month", owner, text)
+    return None
+
+
+def _odd_terms(one: LegacySubscription, now: datetime | None) -> tuple[str, str] | None:
+    """Code and words for what is wrong with the row itself."""
+    if one.status not in ENTITLED:
+        return "unknown_status", f"has the status {one.status!r}, which nobody knows"
+    if one.seats is not None and one.seats < 0:
+        return "no_seats", f"has {one.seats} seats"
+    if one.starts_at is None or one.ends_at is None or one.starts_at >= one.ends_at:
+        return "no_period", f"has no sound period: {one.starts_at} … {one.ends_at}"
+    if now is not None and one.starts_at > now:
+        return "period_not_begun", f"begins at {one.starts_at}: whose the counter is till then, nobody knows"
     return None
 
 

@@ -17,7 +17,7 @@ from meterbook.core.legacy_mapping import (
     says_utc,
     type_problem,
 )
-from meterbook.errors import CutoverRefused, InvalidMapping
+from meterbook.errors import CutoverRefused, InvalidMapping, InvalidRequest
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
@@ -36,7 +36,7 @@ _NULLS: Mapping[FieldType, LiteralString] = {
 
 @dataclass(frozen=True, slots=True)
 class LegacyTables:
-    """Their tables, attached to a session. `has_bare_times`: the indexed time of the audit log has no zone; `is_local`: nor is it in UTC."""
+    """Their tables, attached to a session. `has_bare_times`: the audit log's indexed time has no zone; `is_local`: nor is it in UTC."""
 
     mapping: LegacyMapping
     has_bare_times: bool
@@ -219,3 +219,57 @@ async def unlock_cutover(conn: AsyncConnection[Any]) -> None:
 def columns_of(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, list[Any]]:
     """Rows as arrays, for a statement that unnests them; the array of `name` is called `names`."""
     return {f"{name}s": [row[name] for row in rows] for name in names}
+
+
+# ------------------------------------------------------------------------------------------------------------------- the trigger
+
+
+async def put_trigger(conn: AsyncConnection[Any], tables: LegacyTables, *, stands: bool) -> bool:
+    """Has the falls of their counters noted by a trigger on their table, or takes it away. In the connection's transaction; gives whether
+    it changed anything. The one statement that locks that table: it waits 50 ms for it at most, then raises `InProgress`.
+    """
+    names = await _counter_columns(conn, tables)
+    if await value_of(conn, "has_trigger", {"source": names["source"]}) == stands:
+        return False
+    await value_of(conn, "limit_lock_wait")
+    parts = {
+        "table": sql.Identifier(names["schema"], names["name"]),
+        "running": sql.Identifier(names["running"]),
+        "user": sql.Literal(names["user_id"]),
+        "counter": sql.Literal(names["running"]),
+    }
+    verbs = (
+        ("create_fall_trigger", "create_deletion_trigger") if stands else ("drop_fall_trigger", "drop_deletion_trigger")
+    )
+    with refusals():
+        for verb in verbs:
+            await conn.execute(sql.SQL(SQL[verb]).format(**parts))
+    return True
+
+
+async def has_trigger(conn: AsyncConnection[Any], tables: LegacyTables) -> bool:
+    """Whether falls of their counters are noted."""
+    source = tables.mapping.relations["counter"].source
+    try:
+        return bool(await value_of(conn, "has_trigger", {"source": source}))
+    except InvalidRequest:
+        return False  # a sub-select is no table
+
+
+async def _counter_columns(conn: AsyncConnection[Any], tables: LegacyTables) -> dict[str, Any]:
+    counter = tables.mapping.relations["counter"]
+    arguments = {
+        "source": counter.source,
+        "user_id": counter.expressions["user_id"],
+        "running": counter.expressions["running"],
+    }
+    try:
+        found = await records_of(conn, "find_counter_columns", arguments)
+    except InvalidRequest:
+        found = []
+    if not found:
+        raise CutoverRefused(f"a trigger stands on a table, and counter.from is {counter.source!r}")
+    for field in ("user_id", "running"):
+        if found[0][field] is None:
+            raise CutoverRefused(f"a trigger reads a bare column, and counter.{field} is {arguments[field]!r}")
+    return found[0]

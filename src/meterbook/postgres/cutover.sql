@@ -359,6 +359,31 @@ left join lateral (
   from meterbook.cutover_fall f where k.kind = 'running' and f.owner = k.owner and f.id > k.fall_id) fell on true
 order by k.entity_id, k.name
 
+-- name: find_counter_columns
+-- The table of the counters, and its columns as they are called there; null: the mapping names no table, or no bare column.
+select c.oid::regclass::text as source, n.nspname as schema, c.relname as name,
+       (select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and %(user_id)s::text in (a.attname::text, quote_ident(a.attname))) as user_id,
+       (select a.attname from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and %(running)s::text in (a.attname::text, quote_ident(a.attname))) as running
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(%(source)s::text) and c.relkind in ('r', 'p')
+
+-- name: create_fall_trigger
+-- A condition alone for every charge; the function runs when the counter falls.
+create trigger meterbook_counter_fell after update on {table} for each row when (coalesce(new.{running}, 0) < coalesce(old.{running}, 0))
+execute function meterbook.note_fall({user}, {counter})
+
+-- name: create_deletion_trigger
+create trigger meterbook_counter_went after delete on {table} for each row when (coalesce(old.{running}, 0) > 0) execute function meterbook.note_fall({user}, {counter})
+
+-- name: drop_fall_trigger
+drop trigger if exists meterbook_counter_fell on {table}
+
+-- name: drop_deletion_trigger
+drop trigger if exists meterbook_counter_went on {table}
+
+-- name: has_trigger
+select exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+               where t.tgrelid = to_regclass(%(source)s::text) and t.tgname = 'meterbook_counter_fell' and n.nspname = 'meterbook' and t.tgenabled <> 'D')
+
 -- name: note_rows
 -- Rows that the ledger has under their keys, or never will.
 insert into meterbook.cutover_row (audit_id, counter, epoch, amount, day, is_switched, refused)

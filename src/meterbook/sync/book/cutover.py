@@ -329,6 +329,22 @@ class Cutover:
     def _absorb(self, batch: Sequence[int]) -> AbsorbedHere:
         return absorb_increments(self._conn, self._context(), batch)
 
+    def put_trigger(self, *, stands: bool = True, dry_run: bool = False) -> bool:
+        """Has a trigger on the counters' table note when one falls, or takes it away: then nothing that an old instance counts between two
+        looks is lost, whatever the product resets meanwhile, also without a last period's value. Gives whether it changed anything.
+
+        Raises `CutoverRefused` if the mapping names no table with bare columns, `InProgress` if that table is never free for 50 ms.
+        """
+        with self._step():
+            changed: bool = self._in_transaction(self._put_trigger, stands, dry_run=dry_run)
+        return changed
+
+    def _put_trigger(self, stands: bool) -> bool:  # noqa: FBT001  an argument of the transaction
+        return cutover.put_trigger(self._conn, self._tables, stands=stands)
+
+    def has_trigger(self) -> bool:
+        return cutover.has_trigger(self._conn, self._tables)
+
     def lateness(self, quiet_s: int = QUIET_S) -> Lateness:
         """Whether old instances have stopped: nobody moved a counter for so long."""
         arguments = {"at": self._now(), "quiet_s": quiet_s}
