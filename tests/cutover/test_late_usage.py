@@ -172,3 +172,55 @@ async def test_what_is_smaller_than_money_is_not_waited_for(legacy_url: str, boo
         query(legacy_url, _COUNT, Decimal("0.12345678901234"))
         done = await cutover.absorb()
     assert (done.recorded, done.waiting) == (Decimal("0.123456789012"), 0)
+
+
+async def test_what_an_old_instance_bills_after_the_switch_is_billed_once(
+    legacy_url: str, book: Book, clock: Clock
+) -> None:
+    """Its own threshold, 20.00 of it paid by credit: not billed again here, and the credit is spent; a purchase it took is granted."""
+    made = Product()
+    made.user("u", running=Decimal(350), credits=Decimal(25))
+    made.subscription("u", "pro_6000")
+    made.write(legacy_url)
+    clock.now = utc(2026, 6, 11)
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        query(legacy_url, "update public.user_stats set billed_overage_this_period = 320, credit_balance = 5")
+        done = await cutover.absorb()
+        assert (done.billed_cents, done.granted_cents, done.notes) == (320_00, 0, ())
+        assert (await cutover.absorb()).billed_cents == 0
+        assert ((await book.sweep()).billed, (await book.usage("user:u")).billed_cents) == (0, 320_00)
+        assert (await book.credits("user:u")).balance_cents == 5_00
+        query(legacy_url, "update public.user_stats set credit_balance = 55")
+        assert (await cutover.absorb()).granted_cents == 50_00
+        assert (await book.credits("user:u")).balance_cents == 55_00
+        query(legacy_url, "update public.user_stats set credit_balance = 50")
+        assert (await cutover.absorb()).notes == (
+            "user:u: its credits fell by 5.00 beyond what was billed: they are here still",
+        )
+        assert await cutover.verify() == []
+        assert await book.verify() == []
+        (back,) = [one async for one in cutover.roll_back()]
+    assert (back.billed, back.credits) == (0, Decimal(5))
+
+
+async def test_an_organizations_bill_by_an_old_instance_is_the_organizations(
+    legacy_url: str, book: Book, clock: Clock
+) -> None:
+    """It stands on the row of the owner, who is billed for nothing; once the period is closed here it is said, not counted."""
+    await team(legacy_url, clock, "m")
+    query(legacy_url, "update public.user_stats set current_period_cost = 250 where user_id = 'm'")
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        bill = "update public.user_stats set billed_overage_this_period = billed_overage_this_period + 100 where user_id = 'owner'"
+        query(legacy_url, bill)
+        assert (await cutover.absorb()).billed_cents == 100_00
+        assert (await book.usage("organization:team")).billed_cents == 100_00
+        assert (await book.usage("user:owner")).billed_cents == 0
+        clock.now = utc(2026, 7, 1, 3)
+        await book.sweep()
+        query(legacy_url, bill)
+        assert (await cutover.absorb()).notes == (
+            "organization:team: an old instance billed 100.00 of a period that is closed here",
+        )
+        assert await book.verify() == []

@@ -26,6 +26,7 @@ from meterbook.core.cutover_plan import ENDED
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
 from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
+from meterbook.operations.absorb_bills import AbsorbedBills, absorb_bills, list_rebilled
 from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.operations.attribute_usage import Parties, attribute_usage
 from meterbook.operations.begin_counters import Begun, begin_bare, begin_organizations, begin_people, set_baseline_of
@@ -308,6 +309,10 @@ class Cutover:
                 await self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*await self._moving("switched"), *await self._moving("retired")])
             ]
+            bills: list[AbsorbedBills] = [
+                await self._in_transaction(self._absorb_bills, one["entity_id"], dry_run=dry_run)
+                for one in await list_rebilled(self._conn)
+            ]
             late = await self.lateness()
         return Absorbed(
             sum(one.counters for one in found),
@@ -315,8 +320,13 @@ class Cutover:
             total(one.taken_back for one in found),
             total(one.waiting for one in found),
             late.last_moved_at,
-            tuple(note for one in found for note in one.notes),
+            tuple(note for one in (*found, *bills) for note in one.notes),
+            sum(one.billed_cents for one in bills),
+            sum(one.granted_cents for one in bills),
         )
+
+    async def _absorb_bills(self, entity_id: int) -> AbsorbedBills:
+        return await absorb_bills(self._conn, await list_rebilled(self._conn, [entity_id]), await self._now())
 
     async def _begin_newcomers(self, after: str) -> str | None:
         return await begin_newcomers(self._conn, await self._context(), self._attribute, after)
@@ -379,6 +389,7 @@ class Cutover:
         async def roll_back() -> RolledBack:
             if listed.state == "switched":
                 await self._absorb([listed.entity_id])
+                await self._absorb_bills(listed.entity_id)
             return await roll_back_entity(self._conn, listed.entity_id, listed.entity, await self._now())
 
         try:

@@ -17,7 +17,7 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.cutover_screen import show_compared, show_plan, show_rolled_back, show_round, show_switched
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
-from meterbook.cli.screen import amount_shown, console, time_shown
+from meterbook.cli.screen import amount_shown, cents_shown, console, time_shown
 from meterbook.core.cutover import ShadowRound
 from meterbook.mappings import load_mapping
 from meterbook.plain import json_text
@@ -188,6 +188,11 @@ async def absorb(
                 amounts = f"{amount_shown(done.recorded)} recorded as late, {amount_shown(late.absorbed)} in all"
                 said = f"{done.counters:,} counters moved, {amounts}; {late.moving:,} moved lately, the last at {last}"
                 console().print(said, soft_wrap=True)
+                if done.billed_cents or done.granted_cents:
+                    bills = (
+                        f"{cents_shown(done.billed_cents)} billed, {cents_shown(done.granted_cents)} of credit granted"
+                    )
+                    console().print(f"  by old instances: {bills}")
                 for note in done.notes:
                     console().print(f"  {note}", soft_wrap=True)
             if stopped or once or dry_run:

@@ -264,7 +264,10 @@ class SwitchedEntity:
 
 @dataclass(frozen=True, slots=True)
 class Absorbed:
-    """A round of late increments: how many counters moved, what was recorded of them, what was taken from baselines, what waits."""
+    """A round of late increments: how many counters moved, what was recorded of them, what was taken from baselines, what waits.
+
+    `billed_cents`, `granted_cents`: what old instances billed, and what credits they granted.
+    """
 
     counters: int
     recorded: Decimal
@@ -272,6 +275,8 @@ class Absorbed:
     waiting: Decimal
     last_moved_at: datetime | None
     notes: tuple[str, ...] = ()
+    billed_cents: int = 0
+    granted_cents: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -476,14 +476,14 @@ select coalesce((select sum(c.charged_cents + c.credits_cents) from meterbook.ch
        coalesce((select sum(g.remaining) from meterbook.grants_of(%(entity_id)s) g where g.remaining > 0 and (g.expires_at is null or g.expires_at > %(at)s::timestamptz)), 0)::bigint as credits_cents
 
 -- name: carry_billed
-select meterbook.carry_billed(%(entity_id)s, %(period_id)s, %(cents)s, %(at)s::timestamptz)
+select meterbook.carry_billed(%(entity_id)s, %(period_id)s, %(cents)s, %(spent)s, %(at)s::timestamptz)
 
 -- name: count_grants
 select count(*) from meterbook.credit_grant g where g.entity_id = %(entity_id)s
 
 -- name: switch_entity
 -- From its commit on the ledger is what counts.
-update meterbook.cutover_entity e set state = 'switched', switched_at = %(at)s::timestamptz, difference = 0, agreed_since = coalesce(e.agreed_since, %(at)s::timestamptz)
+update meterbook.cutover_entity e set state = 'switched', switched_at = %(at)s::timestamptz, billed = %(billed)s::numeric, credits = %(credits)s::numeric, difference = 0, agreed_since = coalesce(e.agreed_since, %(at)s::timestamptz)
 where e.entity_id = %(entity_id)s and e.state = 'shadow'
 
 -- name: list_newcomers
@@ -520,6 +520,23 @@ where k.name = u.name
 select max(k.moved_at) as last_moved_at, count(*) filter (where k.moved_at > %(at)s::timestamptz - make_interval(secs => %(quiet_s)s)) as moving,
        coalesce(sum(k.moved), 0) as moved, coalesce(sum(k.absorbed), 0) as absorbed
 from meterbook.cutover_counter k join meterbook.cutover_entity e on e.entity_id = k.entity_id where e.state in ('switched', 'retired')
+
+-- name: list_rebilled
+-- Switched entities of which old instances have billed or granted something since that was last read. billed: null where it stands on another's row.
+select e.entity_id, b.kind || ':' || b.external_id as entity, e.period_id, e.billed as was_billed, e.credits as was_credits,
+       coalesce(c.billed, 0) as billed, case b.kind when 'user' then coalesce(c.credits, 0) else coalesce(o.credits, 0) end as credits
+from meterbook.cutover_entity e
+join meterbook.billing_entity b on b.id = e.entity_id
+left join pg_temp.legacy_organization o on b.kind = 'organization' and o.id = b.external_id
+left join pg_temp.legacy_counter c on c.user_id = case b.kind when 'user' then b.external_id else (
+  select min(m.user_id) from pg_temp.legacy_member m where m.organization_id = b.external_id and m.role = 'owner') end
+where e.state = 'switched' and (%(entities)s::bigint[] is null or e.entity_id = any (%(entities)s))
+  and ((e.billed is not null and coalesce(c.billed, 0) <> e.billed)
+       or (e.credits is not null and case b.kind when 'user' then coalesce(c.credits, 0) else coalesce(o.credits, 0) end <> e.credits))
+order by e.entity_id
+
+-- name: note_rebilled
+update meterbook.cutover_entity e set billed = case when e.billed is not null then %(billed)s::numeric end, credits = %(credits)s::numeric where e.entity_id = %(entity_id)s
 
 -- name: list_unsound
 -- What a cutover promises, checked against the rows: a baseline that is not its counters', days beyond it, late usage that is not in the ledger.

@@ -454,14 +454,26 @@ begin
   return true;
 end $$;
 
-CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) RETURNS bigint
-    LANGUAGE sql
+CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
     AS $$
-  -- What the product had billed of the running period when it was switched: counted as billed, with no outbox row, since it has left already.
+-- What the product billed of the running period, before it was switched or by an old instance since: counted as billed, with no outbox row, since it
+-- has left already. `spent`: what credits paid of it there, taken from the grants here, as far as they go. Under lock_period.
+declare
+  paid      bigint := least(spent, cents, (select coalesce(sum(g.remaining), 0) from meterbook.grants_of(the_entity) g where g.remaining > 0));
+  charge_id bigint;
+begin
+  if cents <= 0 then return null; end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, overage, at)
-  select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
-  returning id
-$$;
+  values (the_entity, the_period, 'carried', carry_billed.cents - paid, paid, carry_billed.cents / 100.0, carry_billed.at) returning id into charge_id;
+  insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
+  select the_entity, g.id, charge_id, least(g.remaining, paid - g.before), carry_billed.at
+  from (select x.id, x.remaining,
+               coalesce(sum(x.remaining) over (order by x.priority, x.expires_at nulls last, x.granted_at, x.id rows between unbounded preceding and 1 preceding), 0)::bigint as before
+        from meterbook.grants_of(the_entity) x where x.remaining > 0) g
+  where paid > g.before;
+  return charge_id;
+end $$;
 
 CREATE FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4750,7 +4762,7 @@ REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, 
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;

@@ -221,13 +221,25 @@ begin
   return imported;
 end $$;
 
-create function meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamptz) returns bigint
-language sql as $$
-  -- What the product had billed of the running period when it was switched: counted as billed, with no outbox row, since it has left already.
+create function meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamptz) returns bigint
+language plpgsql as $$
+-- What the product billed of the running period, before it was switched or by an old instance since: counted as billed, with no outbox row, since it
+-- has left already. `spent`: what credits paid of it there, taken from the grants here, as far as they go. Under lock_period.
+declare
+  paid      bigint := least(spent, cents, (select coalesce(sum(g.remaining), 0) from meterbook.grants_of(the_entity) g where g.remaining > 0));
+  charge_id bigint;
+begin
+  if cents <= 0 then return null; end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, overage, at)
-  select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
-  returning id
-$$;
+  values (the_entity, the_period, 'carried', carry_billed.cents - paid, paid, carry_billed.cents / 100.0, carry_billed.at) returning id into charge_id;
+  insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
+  select the_entity, g.id, charge_id, least(g.remaining, paid - g.before), carry_billed.at
+  from (select x.id, x.remaining,
+               coalesce(sum(x.remaining) over (order by x.priority, x.expires_at nulls last, x.granted_at, x.id rows between unbounded preceding and 1 preceding), 0)::bigint as before
+        from meterbook.grants_of(the_entity) x where x.remaining > 0) g
+  where paid > g.before;
+  return charge_id;
+end $$;
 
 revoke all on all functions in schema meterbook from public;
 grant select on meterbook.cutover, meterbook.cutover_mirror, meterbook.cutover_refusal, meterbook.cutover_entity, meterbook.cutover_counter, meterbook.cutover_row,

@@ -27,6 +27,7 @@ from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
 from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
 from meterbook.sync.book.access import LedgerAccess
+from meterbook.sync.operations.absorb_bills import AbsorbedBills, absorb_bills, list_rebilled
 from meterbook.sync.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.sync.operations.attribute_usage import Parties, attribute_usage
 from meterbook.sync.operations.begin_counters import (
@@ -313,6 +314,10 @@ class Cutover:
                 self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*self._moving("switched"), *self._moving("retired")])
             ]
+            bills: list[AbsorbedBills] = [
+                self._in_transaction(self._absorb_bills, one["entity_id"], dry_run=dry_run)
+                for one in list_rebilled(self._conn)
+            ]
             late = self.lateness()
         return Absorbed(
             sum(one.counters for one in found),
@@ -320,8 +325,13 @@ class Cutover:
             total(one.taken_back for one in found),
             total(one.waiting for one in found),
             late.last_moved_at,
-            tuple(note for one in found for note in one.notes),
+            tuple(note for one in (*found, *bills) for note in one.notes),
+            sum(one.billed_cents for one in bills),
+            sum(one.granted_cents for one in bills),
         )
+
+    def _absorb_bills(self, entity_id: int) -> AbsorbedBills:
+        return absorb_bills(self._conn, list_rebilled(self._conn, [entity_id]), self._now())
 
     def _begin_newcomers(self, after: str) -> str | None:
         return begin_newcomers(self._conn, self._context(), self._attribute, after)
@@ -384,6 +394,7 @@ class Cutover:
         def roll_back() -> RolledBack:
             if listed.state == "switched":
                 self._absorb([listed.entity_id])
+                self._absorb_bills(listed.entity_id)
             return roll_back_entity(self._conn, listed.entity_id, listed.entity, self._now())
 
         try:
