@@ -320,7 +320,7 @@ class Cutover:
             total(one.taken_back for one in found),
             total(one.waiting for one in found),
             late.last_moved_at,
-            tuple(note for one in (*found, *bills) for note in one.notes),
+            (*(note for one in found for note in one.notes), *(note for one in bills for note in one.notes)),
             sum(one.billed_cents for one in bills),
             sum(one.granted_cents for one in bills),
         )

@@ -1,4 +1,4 @@
-"""What old instances bill, and what they grant or spend of credits, after the switch (BEHAVIOUR §13): known here, so that nobody pays twice."""
+"""What old instances bill after the switch, and grant or spend of credits (BEHAVIOUR §13): known here, so that nobody pays twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

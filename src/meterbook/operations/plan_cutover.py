@@ -24,7 +24,7 @@ from meterbook.core.cutover_plan import (
 )
 from meterbook.core.money import EXACT, ZERO
 from meterbook.core.plans import Catalog
-from meterbook.operations.begin_counters import audit_days, subscriptions_of
+from meterbook.operations.begin_counters import audit_days, departed_days, subscriptions_of
 from meterbook.postgres import cutover
 from meterbook.postgres.cutover import LegacyTables
 
@@ -170,12 +170,12 @@ class CutoverPlanner:
             arguments = {"after": after, "rows": PEOPLE_PER_PAGE}
             page = await cutover.rows_of(self.conn, LegacyOrganization, "list_organizations", arguments)
             for organization in page:
-                yield self._organization(organization)
+                yield await self._organization(organization)
             if not page:
                 return
             after = page[-1].id
 
-    def _organization(self, said: LegacyOrganization) -> PlannedEntity:
+    async def _organization(self, said: LegacyOrganization) -> PlannedEntity:
         pool, entity = self.pools.pop(said.id, _Pool()), f"organization:{said.id}"
         if said.owner is None:
             message = "has no member whose role is owner"
@@ -195,10 +195,7 @@ class CutoverPlanner:
                 )
                 pool.refused, said = True, replace(said, departed=ZERO)
         if said.departed > ZERO:
-            text = f"departed members used {said.departed:f}; whose rows these were, the log does not say"
-            self.findings.append(
-                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
-            )
+            pool.dated = EXACT.add(pool.dated, await self._departed(entity, said, pool.subscription))
         if not pool.refused:
             self._compare(entity, pool.baseline, pool.audit, dated=pool.subscription is not None)
         paying = pool.subscription
@@ -207,6 +204,20 @@ class CutoverPlanner:
             entity, "free" if paying is None else paying.plan, starts, ends, pool.counters, EXACT.add(pool.baseline, said.departed),
             pool.dated, pool.audit, pool.billed, said.credits, said.usage_limit, pool.blocked, pool.refused,
         )  # fmt: skip
+
+    async def _departed(self, entity: str, said: LegacyOrganization, paying: LegacySubscription | None) -> Decimal:
+        """How much of what departed members used has a day."""
+        dated = ZERO
+        if paying is not None:
+            days = await departed_days(self.conn, self.tables, entity, *window_of(paying, self.at), self.at)
+            dated = total(oldest_first(said.departed, days).values())
+        rest = EXACT.subtract(said.departed, dated)
+        if rest:
+            text = f"departed members used {said.departed:f}; whose rows {rest:f} of it were, the log does not say"
+            self.findings.append(
+                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
+            )
+        return dated
 
     def _compare(self, entity: str, counter: Decimal, audit: Decimal, *, dated: bool) -> None:
         """The counter is what is owed; the log only dates it."""

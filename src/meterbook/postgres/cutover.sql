@@ -99,6 +99,17 @@ where coalesce(a.payer = p.entity, true) and a.amount > 0 and a.amount < 'Infini
   and not exists (select from meterbook.cutover_row r where r.audit_id = a.id and r.amount > 0)
 group by 1, 2
 
+-- name: sum_departed_days
+-- What the audit log says that an organization paid for people who were no members of it when it is read, or not then: by the days of its period.
+select meterbook.day_in(a.occurred_at, %(starts)s::timestamptz, %(ends)s::timestamptz) as day, sum(a.amount) as amount
+from pg_temp.legacy_audit a
+where a.payer = %(entity)s and a.indexed_at >= %(earliest)s and a.indexed_at < %(latest)s and a.occurred_at >= %(starts)s::timestamptz and a.occurred_at < %(until)s::timestamptz
+  and a.amount > 0 and a.amount < 'Infinity'
+  and not exists (select from pg_temp.legacy_member m where m.user_id = a.user_id and 'organization:' || m.organization_id = %(entity)s
+                  and coalesce(m.joined_at, '-infinity') <= a.occurred_at)
+  and not exists (select from meterbook.cutover_row r where r.audit_id = a.id and r.amount > 0)
+group by 1
+
 -- name: count_orphans
 -- Audit rows of this window by users without a counter: nobody counted them.
 select count(*) as entries, coalesce(sum(a.amount) filter (where a.amount < 'Infinity'), 0) as amount, count(distinct a.user_id) as users

@@ -256,7 +256,11 @@ def set_baseline_of(
     days: dict[int, Decimal] = {}
     if tables.mapping.has("audit") and any(one["refreshes"] for one in counters):
         places = [_place(one, at) for one in counters if one["kind"] != "departed" and one["base"] > ZERO]
-        days = pooled_days(bases, audit_days(conn, tables, places))
+        dated = audit_days(conn, tables, places)
+        for one in counters:
+            if one["kind"] == "departed" and one["base"] > ZERO:
+                dated[one["name"]] = departed_days(conn, tables, one["entity"], one["starts_at"], one["ends_at"], at)
+        days = pooled_days(bases, dated)
     arguments = {"entity_id": entity_id, "period_id": period_id, "amount": max(amount, ZERO), "at": at}
     cutover.value_of(conn, "set_baseline", {**arguments, "days": list(days), "amounts": list(days.values())})
     return amount, sum(days.values(), ZERO)
@@ -292,3 +296,20 @@ def audit_days(
     for row in cutover.records_of(conn, "sum_audit_days", arguments):
         found.setdefault(row["name"], {})[row["day"]] = row["amount"]
     return found
+
+
+def departed_days(
+    conn: Connection[Any], tables: LegacyTables, entity: str, starts_at: datetime, ends_at: datetime, at: datetime
+) -> dict[int, Decimal]:
+    """By day, what departed members of an organization used, where the log says who paid; else nobody knows."""
+    if not tables.mapping.has("audit", "payer"):
+        return {}
+    arguments = {
+        "entity": entity,
+        "starts": starts_at,
+        "ends": ends_at,
+        "until": at,
+        "earliest": tables.earliest(starts_at),
+        "latest": tables.latest(at),
+    }
+    return {row["day"]: row["amount"] for row in cutover.records_of(conn, "sum_departed_days", arguments)}

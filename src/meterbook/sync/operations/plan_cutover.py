@@ -25,7 +25,7 @@ from meterbook.core.cutover_plan import (
 )
 from meterbook.core.money import EXACT, ZERO
 from meterbook.core.plans import Catalog
-from meterbook.sync.operations.begin_counters import audit_days, subscriptions_of
+from meterbook.sync.operations.begin_counters import audit_days, departed_days, subscriptions_of
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
 
@@ -196,10 +196,7 @@ class CutoverPlanner:
                 )
                 pool.refused, said = True, replace(said, departed=ZERO)
         if said.departed > ZERO:
-            text = f"departed members used {said.departed:f}; whose rows these were, the log does not say"
-            self.findings.append(
-                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
-            )
+            pool.dated = EXACT.add(pool.dated, self._departed(entity, said, pool.subscription))
         if not pool.refused:
             self._compare(entity, pool.baseline, pool.audit, dated=pool.subscription is not None)
         paying = pool.subscription
@@ -208,6 +205,20 @@ class CutoverPlanner:
             entity, "free" if paying is None else paying.plan, starts, ends, pool.counters, EXACT.add(pool.baseline, said.departed),
             pool.dated, pool.audit, pool.billed, said.credits, said.usage_limit, pool.blocked, pool.refused,
         )  # fmt: skip
+
+    def _departed(self, entity: str, said: LegacyOrganization, paying: LegacySubscription | None) -> Decimal:
+        """How much of what departed members used has a day."""
+        dated = ZERO
+        if paying is not None:
+            days = departed_days(self.conn, self.tables, entity, *window_of(paying, self.at), self.at)
+            dated = total(oldest_first(said.departed, days).values())
+        rest = EXACT.subtract(said.departed, dated)
+        if rest:
+            text = f"departed members used {said.departed:f}; whose rows {rest:f} of it were, the log does not say"
+            self.findings.append(
+                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
+            )
+        return dated
 
     def _compare(self, entity: str, counter: Decimal, audit: Decimal, *, dated: bool) -> None:
         """The counter is what is owed; the log only dates it."""

@@ -110,8 +110,8 @@ def _try(conn: Connection[Any], source: str, expression: str) -> tuple[str, str]
     try:
         with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(statement, binary=True)  # so that it is one statement, and no second one hides in it
-            (column,) = cursor.description or ()
-            known = psycopg.adapters.types.get(column.type_code)
+            types = [column.type_code for column in cursor.description or ()]
+            known = psycopg.adapters.types.get(types[0])
             if known is not None and known.name == "record":
                 return "", "gives several columns; write one expression"
             return ("a type of its own" if known is None else known.name), ""
