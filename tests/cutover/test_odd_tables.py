@@ -84,8 +84,8 @@ async def test_what_is_not_understood_is_left_out_and_stops_nobody_else(
         (
             [
                 "alter table public.subscription alter reference_id drop not null",
-                "insert into public.subscription select 'lost', plan, null, status, period_start, period_end"
-                " from public.subscription limit 1",
+                "insert into public.subscription select 'lost', plan, null, status, period_start, period_end from"
+                + " public.subscription limit 1",
             ],
             "no_owner",
             "subscription:lost",
