@@ -85,7 +85,7 @@ async def test_what_is_not_understood_is_left_out_and_stops_nobody_else(
             [
                 "alter table public.subscription alter reference_id drop not null",
                 "insert into public.subscription select 'lost', plan, null, status, period_start, period_end from"
-                + " public.subscription limit 1",
+                 " public.subscription limit 1",
             ],
             "no_owner",
             "subscription:lost",
@@ -271,3 +271,17 @@ async def test_a_log_in_local_time_dates_and_feeds_what_happened_when(
         assert (done.rows, done.differing) == (1, 0)
         assert (await cutover.import_history()).rows == 1
     assert (await book.usage("user:fine")).by_day == {0: 1, 10: 1}
+
+
+async def test_a_log_without_an_index_is_said_before_anything_reads_it(legacy_url: str, book: Book) -> None:
+    """Each look asks for rows of single users: on a large table that is a scan a user."""
+    assert [one.code for one in await planned(book)] == []
+    query(
+        legacy_url,
+        "insert into public.usage_log select 'n' || n, 'u' || n, 'model', 's', 'd', 0, null, null, null, '2026-01-01'"
+        " from generate_series(1, 100000) n",
+    )
+    query(legacy_url, "analyze public.usage_log")
+    assert [one.code for one in await planned(book)] == []
+    query(legacy_url, "drop index public.usage_log_user_created")
+    assert [one.code for one in await planned(book)] == ["audit_without_index"]

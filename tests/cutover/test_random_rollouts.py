@@ -1,5 +1,6 @@
 """Rollouts at random, forth and back: old, new and double-writing instances in any order, with looks, closes of the product and rollbacks
-between; at every switch and every rollback each side has the sum of what was charged, to the last digit."""
+between; at every switch and every rollback each side has the sum of what was charged, to the last digit.
+"""
 
 import random
 from datetime import timedelta

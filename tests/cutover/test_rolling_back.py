@@ -161,3 +161,16 @@ def _charge_the_owner(url: str, slow: psycopg.Connection, failures: list[str]) -
     except psycopg.Error as error:
         failures.append(str(error))
     slow.commit()
+
+
+async def test_a_limit_and_a_block_that_were_edited_here_are_said(legacy_url: str, book: Book, clock: Clock) -> None:
+    """They are not money, and the product's words for them are its own: who rolls back is told what to mend there."""
+    person(legacy_url, clock, "3")
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        assert [one.left async for one in cutover.roll_back(dry_run=True)] == [""]
+        await book.set_limit("user:u", "200")
+        await book.block("user:u", reason="dispute")
+        assert [one.left for one in await rolled_back(cutover)] == [
+            "its limit is 200.00 here and 5.00 there; its block is dispute here and none there"
+        ]

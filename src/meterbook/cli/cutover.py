@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,11 +49,11 @@ async def _opened(
         yield book, cutover
 
 
-def _bar(session: Session) -> Progress:
+def _bar(session: Session, text: TextColumn | None = None) -> Progress:
     """Its total is not known before it has been read once, and it is read once."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}  {task.completed:,}"),
+        text or TextColumn("{task.description}  {task.completed:,}"),
         TimeElapsedColumn(),
         console=console(sys.stderr),
         disable=session.json or not sys.stderr.isatty(),
@@ -69,6 +69,12 @@ async def _all(session: Session, name: str, found: AsyncIterator[T]) -> list[T]:
             done.append(one)
             bar.advance(task)
     return done
+
+
+async def _waited(session: Session, name: str, work: Awaitable[T]) -> T:
+    with _bar(session, TextColumn("{task.description}")) as bar:
+        bar.add_task(name, total=None)
+        return await work
 
 
 @command(app, "plan")
@@ -108,12 +114,13 @@ async def shadow(
         raise typer.BadParameter(f"{feed!r} is not audit or application", param_hint="--feed")
     chosen: Literal["audit", "application"] = "application" if feed == "application" else "audit"
     async with _opened(session, mapping, chosen) as (_, cutover):
-        done = await cutover.shadow(dry_run=dry_run)
+        done = await _waited(session, "round 1", cutover.shadow(dry_run=dry_run))
         number = 1
         _tell_round(session, done)
         while not dry_run and not _has_agreed(done, agree_for) and (rounds is None or number < rounds):
             await asyncio.sleep(every)
-            done, number = await cutover.shadow(), number + 1
+            number += 1
+            done = await _waited(session, f"round {number}", cutover.shadow())
             _tell_round(session, done)
         refusals = await cutover.refusals()
         compared = [one async for one in cutover.compare(states=("shadow",))]
@@ -178,7 +185,7 @@ async def absorb(
     """Record what old instances still add to the counters, once each, until they have stopped. Run it until the rollout ends."""
     async with _opened(session, mapping) as (_, cutover):
         while True:
-            done = await cutover.absorb(dry_run=dry_run)
+            done = await _waited(session, "counters", cutover.absorb(dry_run=dry_run))
             late = await cutover.lateness(int(quiet_for))
             stopped = not late.moving and not done.waiting
             if session.json:
@@ -227,8 +234,8 @@ async def verify(session: Session, mapping: Mapping = None, entity: Entity = Non
     """Check what a cutover promises, to the last digit: baselines and days, late usage, rows in the ledger, then the ledger itself."""
     async with _opened(session, mapping) as (book, cutover):
         compared = [one async for one in cutover.compare(entity)]
-        unsound = await cutover.verify()
-        differences = await book.verify()
+        unsound = await _waited(session, "cutover", cutover.verify())
+        differences = await _waited(session, "ledger", book.verify())
     if session.json:
         print(json_text({"compared": compared, "unsound": unsound, "differences": differences}))
     else:
@@ -243,7 +250,7 @@ async def verify(session: Session, mapping: Mapping = None, entity: Entity = Non
 async def retire(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Say which entities' first period has been closed here: their counters decide nothing any more, and can't come back."""
     async with _opened(session, mapping) as (_, cutover):
-        retired = await cutover.retire(dry_run=dry_run)
+        retired = await _waited(session, "entities", cutover.retire(dry_run=dry_run))
         states = await cutover.states()
     if session.json:
         print(json_text({"retired": retired, "states": states}))
@@ -269,9 +276,7 @@ async def rollback(
 async def history(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Import audit rows of past periods, sealed at once: readable, in no limit and no bill. Again: only what is new."""
     async with _opened(session, mapping) as (_, cutover):
-        with _bar(session) as bar:
-            bar.add_task("rows", total=None)
-            done = await cutover.import_history(dry_run=dry_run)
+        done = await _waited(session, "rows", cutover.import_history(dry_run=dry_run))
     if session.json:
         print(json_text(done))
     else:

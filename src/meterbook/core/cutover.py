@@ -281,7 +281,7 @@ class Absorbed:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What a rollback gave back to the product's own tables."""
+    """What a rollback gave back to the product's own tables. `left`: what was edited here since and has to be mended there by hand."""
 
     entity: str
     outcome: Literal["rolled_back", "before", "refused"]
@@ -289,6 +289,7 @@ class RolledBack:
     billed: Decimal = ZERO
     credits: Decimal = ZERO
     reason: str = ""
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,14 @@ from meterbook.postgres import cutover
 
 @dataclass(frozen=True, slots=True)
 class _Money:
-    """What was billed and granted here beyond the product's figures, less what was spent; `owner`: on whose row bills stand."""
+    """What was billed and granted here beyond the product's figures, less what was spent; `owner`: on whose row bills stand; `left`: what
+    is not written back.
+    """
 
     billed: Decimal
     credits: Decimal
     owner: str | None
+    left: str = ""
 
 
 async def roll_back_entity(conn: AsyncConnection[Any], entity_id: int, entity: str, at: datetime) -> RolledBack:
@@ -43,7 +46,9 @@ async def roll_back_entity(conn: AsyncConnection[Any], entity_id: int, entity: s
     await cutover.change(conn, "shadow_entity", {"entity_id": entity_id, "at": at})
     await _give_back_usage(conn, entity_id, entity, usage)
     await _give_back_money(conn, entity, money)
-    return RolledBack(entity, "rolled_back", total(one["amount"] for one in usage), money.billed, money.credits)
+    return RolledBack(
+        entity, "rolled_back", total(one["amount"] for one in usage), money.billed, money.credits, left=money.left
+    )
 
 
 def _check(state: dict[str, Any], at: datetime) -> None:
@@ -99,7 +104,22 @@ async def _owed(conn: AsyncConnection[Any], entity_id: int, entity: str, period_
     credit = EXACT.subtract(Decimal(here["credits_cents"]).scaleb(-2), Decimal(theirs.credits_cents).scaleb(-2))
     billed = ZERO if is_owner else Decimal(here["billed_cents"] - theirs.billed_cents).scaleb(-2)
     owner = user if user is not None else await cutover.value_of(conn, "owner_of", {"organization": organization})
-    return _Money(billed, credit, owner)
+    (kept,) = await cutover.records_of(conn, "read_kept", {"entity_id": entity_id})
+    return _Money(billed, credit, owner, _left(theirs, kept, pooled=bool(pool)))
+
+
+def _left(theirs: Carried, kept: dict[str, Any], *, pooled: bool) -> str:
+    """A limit or a block that differs. Who is in a pool has no block of their own to compare."""
+    said = []
+    if theirs.stored_limit != kept["stored"] and kept["stored"] is not None:
+        said.append(f"its limit is {kept['stored']:f} here and {_word(theirs.stored_limit)} there")
+    if not pooled and (theirs.blocked is None) != (kept["blocks"] is None):
+        said.append(f"its block is {_word(kept['blocks'])} here and {_word(theirs.blocked)} there")
+    return "; ".join(said)
+
+
+def _word(said: object) -> str:
+    return "none" if said is None else f"{said}"
 
 
 async def _give_back_money(conn: AsyncConnection[Any], entity: str, money: _Money) -> None:

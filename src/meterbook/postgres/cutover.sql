@@ -110,6 +110,10 @@ where a.payer = %(entity)s and a.indexed_at >= %(earliest)s and a.indexed_at < %
   and not exists (select from meterbook.cutover_row r where r.audit_id = a.id and r.amount > 0)
 group by 1
 
+-- name: explain_audit
+-- How PostgreSQL would find one user's rows of late.
+explain (format json) select a.id from pg_temp.legacy_audit a where a.user_id = 'user' and a.indexed_at >= %(since)s
+
 -- name: count_orphans
 -- Audit rows of this window by users without a counter: nobody counted them.
 select count(*) as entries, coalesce(sum(a.amount) filter (where a.amount < 'Infinity'), 0) as amount, count(distinct a.user_id) as users
@@ -607,6 +611,11 @@ own as (
 select o.user_id, o.amount - coalesce(r.amount, 0) as amount, o.elsewhere
 from own o left join meterbook.cutover_return r on r.entity_id = %(entity_id)s and r.user_id = o.user_id
 where o.amount <> coalesce(r.amount, 0) or o.elsewhere <> 0 order by 1
+
+-- name: read_kept
+-- An entity's limit and blocks here: edited since, they are not written back.
+select (select l.stored from meterbook.entity_limit l where l.entity_id = %(entity_id)s) as stored,
+       (select string_agg(distinct b.reason, ', ' order by b.reason) from meterbook.entity_block b where b.entity_id = %(entity_id)s) as blocks
 
 -- name: list_rolled_back
 -- Of these entities those that were switched once and count elsewhere again.

@@ -31,6 +31,8 @@ from meterbook.sync.postgres.cutover import LegacyTables
 
 PEOPLE_PER_PAGE = 500
 MONTH = timedelta(days=31)
+SCAN_COST_MAX = 2_000
+"""In PostgreSQL's units: some ten thousand rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +250,28 @@ class CutoverPlanner:
                 )
             )
 
+    def _look_for_index(self) -> None:
+        """Each look asks for rows of single users: without an index it reads the whole log, again and again."""
+        plan = cutover.value_of(self.conn, "explain_audit", {"since": self.tables.earliest(self.at)})
+        if any(
+            each["Node Type"] == "Seq Scan" and each["Total Cost"] > SCAN_COST_MAX for each in _nodes(plan[0]["Plan"])
+        ):
+            text = "PostgreSQL reads the whole log to find one user's rows"
+            treatment = "make an index on (user, time) first, concurrently, with the expressions of the mapping"
+            self.findings.append(CutoverFinding("audit_without_index", "audit", text, treatment))
+
     def _look_for_orphans(self) -> None:
         if not self.tables.mapping.has("audit"):
             return
+        self._look_for_index()
         (found,) = cutover.records_of(self.conn, "count_orphans", {"since": self.tables.earliest(self.at - MONTH)})
         if found["entries"]:
             text = f"{found['entries']} rows of {found['amount']:f} are by {found['users']} users without a counter"
             self.findings.append(
                 CutoverFinding("rows_without_counter", "audit", text, "nobody counted them: not billed")
             )
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of PostgreSQL's plan, each with those below it."""
+    return [plan, *(below for each in plan.get("Plans", ()) for below in _nodes(each))]
