@@ -103,28 +103,33 @@ async def _steps(book: Book, cutover: Cutover, seen: _Seen, options: Options) ->
             await cutover.absorb()
             await asyncio.sleep(1)
 
-    async def trigger() -> None:
-        await cutover.put_trigger()
-        await absorb(2)
-        await cutover.put_trigger(stands=False)
-
-    async def roll_back() -> None:
-        if any([one.outcome == "refused" async for one in cutover.roll_back()]):
-            raise RuntimeError("a rollback was refused")
-
     await _phase(seen, "undisturbed", asyncio.sleep(2 if options.quick else ALONE_S))
     await _phase(seen, "plan", _plan(cutover))
     await _phase(seen, "first round of shadow", rounds(1))
     await _phase(seen, "later rounds", rounds(3))
     await _phase(seen, "switch", switch())
     await _phase(seen, "absorb", absorb(2 if options.quick else ROLLOUT_S))
-    await _phase(seen, "trigger, put and taken away", trigger())
-    users = USERS_QUICK if options.quick else USERS
+    await _phase(seen, "trigger, put and taken away", _put_trigger(cutover))
+    await _record_here(book, USERS_QUICK if options.quick else USERS)
+    await _phase(seen, "rollback", _roll_back(cutover))
+
+
+async def _put_trigger(cutover: Cutover) -> None:
+    await cutover.put_trigger()
+    await cutover.absorb()
+    await cutover.put_trigger(stands=False)
+
+
+async def _roll_back(cutover: Cutover) -> None:
+    if [one async for one in cutover.roll_back() if one.outcome == "refused"]:
+        raise RuntimeError("a rollback was refused")
+
+
+async def _record_here(book: Book, users: int) -> None:
     for number in range(0, users, users // OWN):
         await book.record(
             f"user_{number}", source="workflow", description="gpt-4o", amount="0.001", execution=f"own_{number}"
         )
-    await _phase(seen, "rollback", roll_back())
 
 
 async def _plan(cutover: Cutover) -> None:

@@ -49,7 +49,7 @@ class Pristine:
     def of(cls, url: str) -> "Pristine":
         with psycopg.connect(url, autocommit=True) as conn:
             seeds = {table: _rows(conn, table) for (table,) in conn.execute(TABLES).fetchall()}
-            guards = dict(conn.execute(GUARDS).fetchall())
+            guards: dict[str, list[str]] = dict(conn.execute(GUARDS).fetchall())
             return cls(_catalogs(conn), {table: rows for table, rows in seeds.items() if rows}, guards)
 
     def restore(self, url: str) -> bool:

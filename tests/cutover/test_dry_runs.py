@@ -27,7 +27,7 @@ TABLES = (
 def database(url: str) -> dict[str, list[Any]]:
     """Every row of every table, and what triggers stand on the product's."""
     with psycopg.connect(url) as conn:
-        found = {
+        found: dict[str, list[Any]] = {
             f"{schema}.{name}": sorted(
                 str(row[0])
                 for row in conn.execute(sql.SQL("select x::text from {} x").format(sql.Identifier(schema, name)))

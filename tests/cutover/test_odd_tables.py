@@ -18,6 +18,10 @@ from tests.ledger import query, utc
 from tests.legacy_product.history import Product
 
 ORIGIN = load_mapping()
+LOST = (
+    "insert into public.subscription select 'lost', plan, null, status, period_start, period_end from"
+    " public.subscription limit 1"
+)
 STATS, SUBSCRIPTION = "update public.user_stats set", "update public.subscription set"
 
 
@@ -84,8 +88,7 @@ async def test_what_is_not_understood_is_left_out_and_stops_nobody_else(
         (
             [
                 "alter table public.subscription alter reference_id drop not null",
-                "insert into public.subscription select 'lost', plan, null, status, period_start, period_end from"
-                 " public.subscription limit 1",
+                LOST,
             ],
             "no_owner",
             "subscription:lost",

@@ -350,7 +350,7 @@ async def test_a_counter_that_goes_on_elsewhere_is_counted_there_alone(
 
 
 @pytest.mark.usefixtures("product")
-async def test_one_step_runs_at_a_time(legacy_url: str, book: Book) -> None:
+async def test_one_step_runs_at_a_time(book: Book) -> None:
     """A second one is refused and writes nothing, until the first has ended, or has died."""
     async with book.cutover(ORIGIN) as one, book.cutover(ORIGIN) as other:
         await one.shadow()
