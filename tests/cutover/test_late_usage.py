@@ -224,3 +224,13 @@ async def test_an_organizations_bill_by_an_old_instance_is_the_organizations(
             "organization:team: an old instance billed 100.00 of a period that is closed here",
         )
         assert await book.verify() == []
+
+
+@pytest.mark.usefixtures("product")
+async def test_a_close_is_one_also_where_the_counter_is_higher_than_it_was_seen(legacy_url: str, book: Book) -> None:
+    """Seen at 0.50, then 0.75, closed, and 0.60 since: 0.85 of late usage, which only the last period's value tells."""
+    query(legacy_url, "update public.user_stats set current_period_cost = 0.5")
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        query(legacy_url, "update public.user_stats set last_period_cost = 0.75, current_period_cost = 0.6")
+        assert (await cutover.absorb()).recorded == Decimal("0.85")

@@ -174,3 +174,23 @@ async def test_a_limit_and_a_block_that_were_edited_here_are_said(legacy_url: st
         assert [one.left for one in await rolled_back(cutover)] == [
             "its limit is 200.00 here and 5.00 there; its block is dispute here and none there"
         ]
+
+
+async def test_an_organization_of_any_size_is_compared_again_from_the_beginning(
+    legacy_url: str, book: Book, clock: Clock
+) -> None:
+    """More members than one page takes, late usage of the last of them: after a rollback it is on the counter, and in the ledger, once."""
+    members = [f"m{number:03}" for number in range(205)]
+    await team(legacy_url, clock, *members, departed="7.5")
+    async with book.cutover(ORIGIN) as cutover:
+        await cutover.shadow()
+        assert [one.outcome async for one in cutover.switch("organization:team")] == ["switched"]
+        late = "update public.user_stats set current_period_cost = current_period_cost + 1.5 where user_id = 'm204'"
+        query(legacy_url, late)
+        assert (await cutover.absorb()).recorded == Decimal("1.5")
+        assert [one.outcome async for one in cutover.roll_back("organization:team")] == ["rolled_back"]
+        clock.now += timedelta(hours=1)
+        assert (await cutover.shadow()).differing == 0
+        assert [one.outcome async for one in cutover.switch("organization:team")] == ["switched"]
+        assert await cutover.verify() == []
+    assert (await book.usage("organization:team")).total == Decimal("2050") + Decimal("7.5") + Decimal("1.5")

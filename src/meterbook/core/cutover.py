@@ -121,11 +121,11 @@ def _unmoved(movement: Movement, reading: Reading) -> Movement:
 def _movement(reading: Reading) -> Movement:
     if reading.falls:
         return Movement(reading.name, _risen_between(reading))
-    if not reading.has_fallen:
-        return Movement(reading.name, EXACT.subtract(reading.value, reading.seen))
     if _was_closed(reading):
         before = EXACT.subtract(reading.last, reading.seen)
         return Movement(reading.name, EXACT.add(before, max(reading.value, ZERO)))
+    if not reading.has_fallen:
+        return Movement(reading.name, EXACT.subtract(reading.value, reading.seen))
     return Movement(reading.name, ZERO)
 
 
@@ -141,7 +141,8 @@ def _is_unexplained(reading: Reading) -> bool:
 
 
 def _was_closed(reading: Reading) -> bool:
-    return reading.has_fallen and reading.last != reading.seen_last and reading.last >= reading.seen
+    """Also where the counter has risen beyond what it was seen at since: by the mapping, only a close writes the last period's value."""
+    return reading.last != reading.seen_last and reading.last >= reading.seen
 
 
 def _fall_note(reading: Reading) -> str:

@@ -185,7 +185,7 @@ left join meterbook.actor a on a.external_id = c.user_id
 left join meterbook.period_clock clock on clock.entity_id = a.payer_id
 left join meterbook.cutover_counter kept on kept.name = 'kept:' || c.user_id
 where c.user_id > %(after)s and coalesce(was.state, 'rolled_back') in ('shadow', 'rolled_back')
-  and (k.name is null or was.state = 'rolled_back' or a.payer_id is distinct from k.entity_id or clock.home_id is distinct from k.period_id
+  and (k.name is null or k.is_over or a.payer_id is distinct from k.entity_id or clock.home_id is distinct from k.period_id
        or clock.due_at <= %(at)s::timestamptz or (c.kept > 0 and kept.name is null and a.payer_id <> meterbook.entity_id_of('user:' || c.user_id)))
 order by c.user_id limit %(rows)s
 
@@ -214,7 +214,7 @@ join meterbook.billing_entity e on e.kind = 'organization' and e.external_id = o
 join meterbook.period_clock clock on clock.entity_id = e.id
 left join meterbook.cutover_counter k on k.name = 'departed:' || o.id
 left join meterbook.cutover_entity was on was.entity_id = e.id
-where (k.name is null or (clock.home_id is distinct from k.period_id and was.state = 'shadow') or was.state = 'rolled_back')
+where (k.name is null or (clock.home_id is distinct from k.period_id and was.state = 'shadow') or k.is_over)
   and coalesce(was.state, 'rolled_back') in ('shadow', 'rolled_back') and o.id > %(after)s
   and not exists (select from meterbook.cutover_refusal r where r.subject = 'organization:' || o.id)
 order by o.id limit %(rows)s
@@ -249,8 +249,8 @@ begun as (
   select v.name, v.kind, v.owner, v.entity_id, v.period_id, v.epoch, case when v.is_late then 0 else greatest(v.value - v.held, 0) end, v.held,
          case when v.is_late then least(v.held, v.value) else v.value end, v.last, v.fall_id, %(at)s::timestamptz
   from valued v order by v.name
-  on conflict (name) do update set (entity_id, period_id, epoch, base, held, seen, seen_last, fall_id, moved, absorbed, absorptions, moved_at, looked_at, note) =
-    (excluded.entity_id, excluded.period_id, excluded.epoch, excluded.base, excluded.held, excluded.seen, excluded.seen_last, excluded.fall_id, 0, 0, 0, null,
+  on conflict (name) do update set (entity_id, period_id, epoch, base, held, seen, seen_last, fall_id, is_over, moved, absorbed, absorptions, moved_at, looked_at, note) =
+    (excluded.entity_id, excluded.period_id, excluded.epoch, excluded.base, excluded.held, excluded.seen, excluded.seen_last, excluded.fall_id, false, 0, 0, 0, null,
      excluded.looked_at, '')
   returning name, entity_id)
 select distinct b.entity_id from begun b
@@ -396,6 +396,7 @@ drop trigger if exists meterbook_counter_fell on {table}
 drop trigger if exists meterbook_counter_went on {table}
 
 -- name: has_trigger
+-- Whether falls of this table's counters are noted.
 select exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace n on n.oid = p.pronamespace
                where t.tgrelid = to_regclass(%(source)s::text) and t.tgname = 'meterbook_counter_fell' and n.nspname = 'meterbook' and t.tgenabled <> 'D')
 
@@ -627,6 +628,7 @@ where e.entity_id = any (%(entities)s::bigint[]) and e.state = 'rolled_back' and
 select u.user_id from unnest(%(users)s::text[]) u(user_id) where not exists (select from pg_temp.legacy_counter c where c.user_id = u.user_id) order by 1
 
 -- name: note_returned
+-- What has gone back to whom, all in all.
 insert into meterbook.cutover_return (entity_id, user_id, amount)
 select %(entity_id)s, u.user_id, u.amount from unnest(%(users)s::text[], %(amounts)s::numeric[]) u(user_id, amount)
 on conflict (entity_id, user_id) do update set amount = cutover_return.amount + excluded.amount
@@ -653,6 +655,7 @@ update pg_temp.legacy_organization set credits = coalesce(credits, 0) + %(amount
 select min(m.user_id) from pg_temp.legacy_member m where m.organization_id = %(organization)s and m.role = 'owner'
 
 -- name: roll_back_entity
+with counters as (update meterbook.cutover_counter k set is_over = true where k.entity_id = %(entity_id)s)
 update meterbook.cutover_entity e set state = 'rolled_back', agreed_since = null where e.entity_id = %(entity_id)s
 
 -- name: list_past_places

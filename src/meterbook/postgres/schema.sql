@@ -1911,8 +1911,8 @@ declare
   before  jsonb := to_jsonb(old);
   present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
 begin
-  insert into meterbook.cutover_fall (owner, was, is_now, at)
-  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0), clock_timestamp());
+  insert into meterbook.cutover_fall (owner, was, is_now)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0));
   return null;
 end $$;
 
@@ -3822,6 +3822,7 @@ CREATE TABLE meterbook.cutover_counter (
     absorbed numeric DEFAULT 0 NOT NULL,
     absorptions integer DEFAULT 0 NOT NULL,
     fall_id bigint DEFAULT 0 NOT NULL,
+    is_over boolean DEFAULT false NOT NULL,
     moved_at timestamp with time zone,
     looked_at timestamp with time zone NOT NULL,
     note text DEFAULT ''::text NOT NULL,
@@ -3835,6 +3836,8 @@ COMMENT ON COLUMN meterbook.cutover_counter.base IS 'Its part of the baseline.';
 COMMENT ON COLUMN meterbook.cutover_counter.held IS 'What the ledger had of it before this epoch began.';
 
 COMMENT ON COLUMN meterbook.cutover_counter.moved IS 'By how much it has risen since the switch.';
+
+COMMENT ON COLUMN meterbook.cutover_counter.is_over IS 'Of an entity that was rolled back: it has to begin again, whatever has become of its entity meanwhile.';
 
 CREATE TABLE meterbook.cutover_entity (
     entity_id bigint NOT NULL,
@@ -3858,8 +3861,7 @@ CREATE TABLE meterbook.cutover_fall (
     id bigint NOT NULL,
     owner text NOT NULL,
     was numeric NOT NULL,
-    is_now numeric NOT NULL,
-    at timestamp with time zone NOT NULL
+    is_now numeric NOT NULL
 );
 
 COMMENT ON TABLE meterbook.cutover_fall IS 'Each time that a counter fell, where the trigger stands: from what to what. Between two of them it only rises, so what it rose by is known to the last digit, however often it is looked at. The ids of one owner follow its row''s locks.';

@@ -57,6 +57,7 @@ create table meterbook.cutover_counter (
   absorbed    numeric not null default 0,
   absorptions integer not null default 0,
   fall_id     bigint not null default 0,
+  is_over     boolean not null default false,
   moved_at    timestamptz,
   looked_at   timestamptz not null,
   note        text not null default ''
@@ -67,14 +68,14 @@ comment on table meterbook.cutover_counter is
   'From then on: moved = Σ its rows + absorbed.';
 comment on column meterbook.cutover_counter.base is 'Its part of the baseline.';
 comment on column meterbook.cutover_counter.held is 'What the ledger had of it before this epoch began.';
+comment on column meterbook.cutover_counter.is_over is 'Of an entity that was rolled back: it has to begin again, whatever has become of its entity meanwhile.';
 comment on column meterbook.cutover_counter.moved is 'By how much it has risen since the switch.';
 
 create table meterbook.cutover_fall (
   id     bigint generated always as identity primary key,
   owner  text not null,
   was    numeric not null,
-  is_now numeric not null,
-  at     timestamptz not null
+  is_now numeric not null
 );
 create index cutover_fall_of_owner on meterbook.cutover_fall (owner, id);
 comment on table meterbook.cutover_fall is
@@ -111,8 +112,8 @@ declare
   before  jsonb := to_jsonb(old);
   present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
 begin
-  insert into meterbook.cutover_fall (owner, was, is_now, at)
-  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0), clock_timestamp());
+  insert into meterbook.cutover_fall (owner, was, is_now)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0));
   return null;
 end $$;
 
