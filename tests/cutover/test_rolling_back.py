@@ -193,4 +193,4 @@ async def test_an_organization_of_any_size_is_compared_again_from_the_beginning(
         assert (await cutover.shadow()).differing == 0
         assert [one.outcome async for one in cutover.switch("organization:team")] == ["switched"]
         assert await cutover.verify() == []
-    assert (await book.usage("organization:team")).total == Decimal("2050") + Decimal("7.5") + Decimal("1.5")
+    assert (await book.usage("organization:team")).total == Decimal(2050) + Decimal("7.5") + Decimal("1.5")

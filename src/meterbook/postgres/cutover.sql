@@ -655,6 +655,7 @@ update pg_temp.legacy_organization set credits = coalesce(credits, 0) + %(amount
 select min(m.user_id) from pg_temp.legacy_member m where m.organization_id = %(organization)s and m.role = 'owner'
 
 -- name: roll_back_entity
+-- It counts elsewhere again; each of its counters begins again when it is compared once more.
 with counters as (update meterbook.cutover_counter k set is_over = true where k.entity_id = %(entity_id)s)
 update meterbook.cutover_entity e set state = 'rolled_back', agreed_since = null where e.entity_id = %(entity_id)s
 
