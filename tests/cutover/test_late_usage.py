@@ -234,3 +234,30 @@ async def test_a_close_is_one_also_where_the_counter_is_higher_than_it_was_seen(
         await switched(cutover)
         query(legacy_url, "update public.user_stats set last_period_cost = 0.75, current_period_cost = 0.6")
         assert (await cutover.absorb()).recorded == Decimal("0.85")
+
+
+@pytest.mark.parametrize("running", [Decimal(0), Decimal("0.3"), Decimal(150)], ids=str)
+async def test_who_counts_first_and_records_after_a_look_is_counted_once(
+    legacy_url: str, book: Book, clock: Clock, running: Decimal
+) -> None:
+    """Absorbed as late usage, then recorded by its writer: the baseline gives way, and where there is none, the late usage does."""
+    made = Product()
+    made.user("u", running=running)
+    made.subscription("u", "pro_6000")
+    made.write(legacy_url)
+    clock.now = utc(2026, 6, 11)
+    async with book.cutover(ORIGIN) as cutover:
+        await switched(cutover)
+        query(legacy_url, _BOTH_ROW)
+        query(legacy_url, _COUNT, Decimal("0.5"))
+        assert (await cutover.absorb()).recorded == Decimal("0.5")
+        await book.record("u", source="s", description="d", amount="0.5", event_key="legacy:both")
+        assert (await cutover.absorb()).waiting == 0
+        assert (await book.usage("user:u")).total == running + Decimal("0.5")
+        query(legacy_url, _COUNT, Decimal("0.25"))
+        await cutover.absorb()
+        assert (await cutover.absorb()).recorded == 0
+        assert (await book.usage("user:u")).total == running + Decimal("0.75")
+        assert await cutover.verify() == []
+        assert await book.verify() == []
+        assert [one.usage async for one in cutover.roll_back()] == [Decimal(0)]

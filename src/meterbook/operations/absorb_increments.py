@@ -8,17 +8,20 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable
+from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable, total
 from meterbook.core.entries import Usage, check_entries
+from meterbook.core.event_keys import of_event_key, plain
 from meterbook.core.money import EXACT, ZERO
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.begin_counters import set_baseline_of
+from meterbook.operations.correct_entry import correct_entry
 from meterbook.operations.cutover_step import LATE_SOURCE, CutoverStep
 from meterbook.operations.feed_ledger import OVERLAP_S, FreshRow, look_at, note_recorded
 from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
 
 NEWCOMERS_PER_PAGE = 500
+CORRECTED = "was recorded by its writer as well"
 LATE_DESCRIPTION = "increment by an old instance"
 
 
@@ -75,6 +78,9 @@ async def absorb_increments(
         await _take_back(conn, step, entity_id, [one for one in settled if one.reading in readings])
     if usage:
         await record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
+    for one in settled:
+        if one.over > ZERO and one.absorbed > ZERO:
+            await _correct(conn, step, one, looked.epochs[one.reading.name])
     await _note(conn, settled, step.at)
     done = _summed(settled)
     return replace(
@@ -143,6 +149,18 @@ async def _take_back(
     await set_baseline_of(conn, step.tables, entity_id, state["period_id"], step.at)
 
 
+async def _correct(conn: AsyncConnection[Any], step: CutoverStep, one: _Settled, epoch: int) -> None:
+    """A writer of both was counted, absorbed, and recorded itself only then: what no baseline holds, late usage gives back, latest first."""
+    arguments = {"name": one.reading.name, "epoch": epoch, "absorptions": one.absorptions}
+    for late in await cutover.records_of(conn, "list_late", arguments):
+        part = min(one.over, late["rest"])
+        if part > ZERO:
+            rest = EXACT.subtract(late["rest"], part)
+            key, entry = f"{late['name']}:{plain(rest)}", str(of_event_key(late["name"]))
+            await correct_entry(conn, entry, -part, CORRECTED, key, step.attribute, step.clock)
+            one.absorbed = EXACT.subtract(one.absorbed, part)
+
+
 async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: datetime) -> None:
     if not settled:
         return
@@ -163,8 +181,9 @@ async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: dat
 def _summed(settled: Sequence[_Settled]) -> AbsorbedHere:
     recorded = taken = waiting = ZERO
     for one in settled:
-        recorded = EXACT.add(recorded, EXACT.subtract(one.absorbed, one.reading.absorbed))
-        taken = EXACT.add(taken, EXACT.subtract(one.reading.base, one.base))
+        more = EXACT.subtract(one.absorbed, one.reading.absorbed)
+        recorded = EXACT.add(recorded, max(more, ZERO))
+        taken = total([taken, EXACT.subtract(one.reading.base, one.base), max(-more, ZERO)])
         waiting = EXACT.subtract(waiting, recordable(one.over))
     moved = sum(1 for one in settled if one.reading.has_moved)
     return AbsorbedHere(moved, recorded, taken, waiting, tuple(f"{o.reading.name} {o.note}" for o in settled if o.note))

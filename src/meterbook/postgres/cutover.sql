@@ -531,6 +531,15 @@ from unnest(%(names)s::text[], %(values)s::numeric[], %(lasts)s::numeric[], %(mo
             %(bases)s::numeric[], %(notes)s::text[], %(falls)s::bigint[]) u(name, value, last, moved, absorbed, absorptions, base, note, fall_id)
 where k.name = u.name
 
+-- name: list_late
+-- The entries of one counter's late usage, the latest first, with what corrections have left of them.
+select late.name, n.amount + coalesce(c.corrected, 0) as rest
+from generate_series(1, %(absorptions)s::integer) i
+cross join lateral (select 'cutover:late:' || %(name)s::text || ':' || %(epoch)s::integer || ':' || i as name) late
+join meterbook.event_key n on n.key = meterbook.event_key(late.name)
+left join meterbook.entry_correction c on c.entity_id = n.entity_id and c.key = n.key
+where n.amount + coalesce(c.corrected, 0) > 0 order by i desc
+
 -- name: read_lateness
 -- When a counter of a switched entity last moved, and how many did within the last minutes.
 select max(k.moved_at) as last_moved_at, count(*) filter (where k.moved_at > %(at)s::timestamptz - make_interval(secs => %(quiet_s)s)) as moving,
@@ -569,12 +578,13 @@ join meterbook.billing_entity b on b.id = x.entity_id
 join lateral (select sum(y.amount) as amount from meterbook.period_baseline_day y where y.entity_id = x.entity_id and y.period_id = x.period_id) d on true
 where d.amount > x.amount
 union all
-select 'absorbed = Σ its entries', k.name, coalesce(sum(n.amount), 0), k.absorbed
+select 'absorbed = Σ its entries', k.name, coalesce(sum(n.amount + coalesce(c.corrected, 0)), 0), k.absorbed
 from meterbook.cutover_counter k
 left join generate_series(1, k.absorptions) i on true
 left join meterbook.event_key n on n.key = meterbook.event_key('cutover:late:' || k.name || ':' || k.epoch || ':' || i)
+left join meterbook.entry_correction c on c.entity_id = n.entity_id and c.key = n.key
 join meterbook.cutover_entity e on e.entity_id = k.entity_id and e.state in ('switched', 'retired')
-group by k.name, k.absorbed having coalesce(sum(n.amount), 0) <> k.absorbed
+group by k.name, k.absorbed having coalesce(sum(n.amount + coalesce(c.corrected, 0)), 0) <> k.absorbed
 union all
 select 'its rows are in the ledger', r.counter, sum(n.amount), sum(r.amount)
 from meterbook.cutover_row r left join meterbook.event_key n on n.key = meterbook.event_key('legacy:' || r.audit_id)
