@@ -150,7 +150,7 @@ async def _take_back(
 
 
 async def _correct(conn: AsyncConnection[Any], step: CutoverStep, one: _Settled, epoch: int) -> None:
-    """A writer of both was counted, absorbed, and recorded itself only then: what no baseline holds, late usage gives back, latest first."""
+    """A writer of both was counted, absorbed, and recorded itself only then: what no baseline holds, late usage gives back."""
     arguments = {"name": one.reading.name, "epoch": epoch, "absorptions": one.absorptions}
     for late in await cutover.records_of(conn, "list_late", arguments):
         part = min(one.over, late["rest"])
