@@ -21,6 +21,7 @@ import meterbook
 from benchmarks.measuring import Figure, quantile
 from benchmarks.options import Options
 from benchmarks.server import Server
+from meterbook.book import Book
 from meterbook.book.cutover import Cutover
 from meterbook.mappings import load_mapping
 from meterbook.postgres.embedded.binaries import find_binaries
@@ -34,6 +35,8 @@ WRITERS, WRITERS_QUICK = 64, 8
 RATE = 400
 """Charges a second: a busy product that its server is up to, so that a wait is somebody's doing and no queue."""
 ALONE_S, ROLLOUT_S = 20, 15
+OWN = 200
+"""Users of whom the ledger alone has something, so that the rollback writes to their rows."""
 ROWS_PER_PAGE = 250_000
 SAMPLE_S = 0.02
 LOGGED_FIELDS = 7
@@ -64,8 +67,8 @@ async def measure(server: Server, options: Options) -> list[Figure]:
     _build(url, users, rows)
     async with meterbook.open(url) as book, book.cutover(load_mapping()) as cutover:
         async with _writing(url, users, writers, seen):
-            await _steps(cutover, seen, options)
-        while (await cutover.absorb()).counters:
+            await _steps(book, cutover, seen, options)
+        while (await cutover.shadow()).differing:
             pass
         seen.difference = _difference(url)
     return _figures(seen, rows, writers)
@@ -84,7 +87,7 @@ def _build(url: str, users: int, rows: int) -> None:
         conn.execute(SQL["settle"])
 
 
-async def _steps(cutover: Cutover, seen: _Seen, options: Options) -> None:
+async def _steps(book: Book, cutover: Cutover, seen: _Seen, options: Options) -> None:
     async def rounds(number: int) -> None:
         for _ in range(number):
             seen.rows += (await cutover.shadow()).rows
@@ -106,6 +109,27 @@ async def _steps(cutover: Cutover, seen: _Seen, options: Options) -> None:
     await _phase(seen, "later rounds", rounds(3))
     await _phase(seen, "switch", switch())
     await _phase(seen, "absorb", absorb(2 if options.quick else ROLLOUT_S))
+    await _phase(seen, "trigger, put and taken away", _put_trigger(cutover))
+    await _record_here(book, USERS_QUICK if options.quick else USERS)
+    await _phase(seen, "rollback", _roll_back(cutover))
+
+
+async def _put_trigger(cutover: Cutover) -> None:
+    await cutover.put_trigger()
+    await cutover.absorb()
+    await cutover.put_trigger(stands=False)
+
+
+async def _roll_back(cutover: Cutover) -> None:
+    if [one async for one in cutover.roll_back() if one.outcome == "refused"]:
+        raise RuntimeError("a rollback was refused")
+
+
+async def _record_here(book: Book, users: int) -> None:
+    for number in range(0, users, users // OWN):
+        await book.record(
+            f"user_{number}", source="workflow", description="gpt-4o", amount="0.001", execution=f"own_{number}"
+        )
 
 
 async def _plan(cutover: Cutover) -> None:

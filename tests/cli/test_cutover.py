@@ -66,3 +66,22 @@ def test_what_is_left_out_makes_the_plan_end_with_findings(meterbook: Program, l
     query(legacy, "update public.subscription set plan = 'gold'")
     done = meterbook("cutover", "plan")
     assert (done.code, "unknown_plan: left out until it is mended" in done.out) == (1, True)
+
+
+def test_the_trigger_is_put_and_taken_away(meterbook: Program, legacy: str) -> None:
+    """A dry run says what would be; the same again changes nothing; `status` says whether it stands."""
+    assert "would be changed" in meterbook("cutover", "trigger", "--dry-run").out
+    assert query(legacy, "select count(*) from pg_trigger where tgname like 'meterbook_counter%%'") == [(0,)]
+    assert meterbook("cutover", "trigger").out.strip() == "changed: the trigger stands"
+    assert meterbook("cutover", "trigger", "--json").data == {"changed": False, "stands": True}
+    assert meterbook("cutover", "status", "--json").data["trigger"] is True
+    assert meterbook("cutover", "trigger", "--remove").out.strip() == "changed: the trigger does not stand"
+
+
+def test_shadow_ends_where_nothing_is_compared(meterbook: Program, legacy: str) -> None:
+    """All are switched, or there is nobody: nothing differs, and there is nothing to wait for."""
+    assert meterbook("cutover", "shadow", "--agree-for", "0").code == 0
+    assert meterbook("cutover", "switch").code == 0
+    assert meterbook("cutover", "shadow").code == 0
+    query(legacy, "truncate public.user_stats, public.subscription, public.usage_log")
+    assert meterbook("cutover", "plan").out.count("0 entities") == 1

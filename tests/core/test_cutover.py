@@ -1,7 +1,7 @@
 """The arithmetic of a cutover: what moved after the switch, what has a day, what is refused."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,6 +15,7 @@ CATALOG = load_catalog()
 ZERO = Decimal(0)
 RESTING = Reading("user:u", "running", "u", ZERO, ZERO, ZERO, Decimal(10), ZERO, ZERO, ZERO, Decimal(10), ZERO)
 KEPT = replace(RESTING, name="kept:u", kind="kept", seen=ZERO, value=ZERO)
+NOW = datetime(2026, 6, 11, tzinfo=UTC)
 PERSON = Person("u", ZERO, ZERO, ZERO, ZERO, None, None, ZERO, None, None, None, None, 0)
 PRO = LegacySubscription(
     "s", "user:u", "pro_6000", "active", *P1, None, None, cancel_at_period_end=False, stripe_customer=None, stripe_subscription=None
@@ -80,7 +81,7 @@ def test_each_counter_is_dated_by_its_own_rows() -> None:
 )
 def test_a_subscription_that_cannot_be_taken_over_is_refused(change: dict[str, object], code: str) -> None:
     """Never the free plan instead of it: its entity is left out until it is mended."""
-    found = person_findings(PERSON, {"user:u": [replace(PRO, **change)]}, CATALOG)  # type: ignore[arg-type]
+    found = person_findings(PERSON, {"user:u": [replace(PRO, **change)]}, CATALOG, NOW)  # type: ignore[arg-type]
     assert [(one.code, one.subject, one.refused) for one in found] == [(code, "user:u", True)]
 
 
@@ -98,7 +99,7 @@ def test_the_payer_is_the_ledgers_by_the_same_rule() -> None:
 def test_counters_below_zero_and_two_organizations_are_refused() -> None:
     """What nobody can read is not guessed."""
     odd = replace(PERSON, running=Decimal(-1), memberships=2)
-    assert {one.code for one in person_findings(odd, {}, CATALOG) if one.refused} == {
+    assert {one.code for one in person_findings(odd, {}, CATALOG, NOW) if one.refused} == {
         "negative_counter",
         "two_organizations",
     }

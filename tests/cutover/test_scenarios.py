@@ -2,11 +2,13 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
-from meterbook import Book
+from meterbook import Book, mappings
+from meterbook.core.legacy_mapping import parse_mapping
 from meterbook.mappings import load_mapping
 from tests.conftest import Clock
-from tests.ledger import P1, subscribe, use, utc
+from tests.ledger import P1, query, subscribe, use, utc
 from tests.legacy_product.history import Product
 
 ORIGIN = load_mapping()
@@ -204,3 +206,33 @@ def _team(product: Product, *, departed: str = "0", joined: datetime = START - D
 def _charge_daily(product: Product, user: str, days: int, since: datetime) -> None:
     for day in range(days):
         product.charge(user, "1", since + day * DAY)
+
+
+async def test_departed_usage_has_days_where_the_log_says_who_paid(legacy_url: str, book: Book, clock: Clock) -> None:
+    """0.30 of a member who left on each of two days, and 6.90 that nobody can date: refresh 0.30 twice; who came back counts once."""
+    product = Product()
+    _team(product, departed="7.50", joined=START + 5 * DAY)
+    _charge_daily(product, "member", 1, START + 6 * DAY)
+    for day in range(2):
+        product.charge("gone", "0.30", START + day * DAY, counted=False)
+    product.charge("gone", "5", START + 3 * DAY, counted=False)
+    product.write(legacy_url)
+    query(
+        legacy_url,
+        "update public.usage_log set workspace_id = case when cost = 5 then 'user:gone' else 'organization:team' end",
+    )
+    text = (Path(mappings.__file__).parent / "origin.toml").read_text()
+    mapping = parse_mapping(
+        text.replace('execution   = "execution_id"', 'execution = "execution_id"\npayer = "workspace_id"')
+    )
+    clock.now = START + 10 * DAY
+    async with book.cutover(mapping) as cutover:
+        plan = {one.entity: one async for one in cutover.plan()}
+        assert plan["organization:team"].dated == Decimal("1.60")
+        assert [one.message for one in cutover.findings if one.code == "departed_without_days"] == [
+            "departed members used 7.50; whose rows 6.90 of it were, the log does not say"
+        ]
+        await cutover.shadow()
+        assert {one.outcome async for one in cutover.switch()} == {"switched"}
+    usage = await book.usage("organization:team")
+    assert (usage.baseline, usage.refresh) == (Decimal("8.50"), Decimal("1.10"))

@@ -347,3 +347,19 @@ async def test_a_counter_that_goes_on_elsewhere_is_counted_there_alone(
         assert {one.outcome async for one in cutover.switch()} == {"switched"}
     own, pool = await book.usage("user:u"), await book.usage("organization:team")
     assert (own.total, pool.total) == (Decimal(2), Decimal(150))
+
+
+@pytest.mark.usefixtures("product")
+async def test_one_step_runs_at_a_time(book: Book) -> None:
+    """A second one is refused and writes nothing, until the first has ended, or has died."""
+    async with book.cutover(ORIGIN) as one, book.cutover(ORIGIN) as other:
+        await one.shadow()
+        switching = one.switch()
+        assert (await anext(switching)).outcome == "switched"
+        for step in (other.shadow(), other.absorb(), other.retire(), other.import_history(), other.put_trigger()):
+            with pytest.raises(CutoverRefused, match="another step"):
+                await step
+        with pytest.raises(CutoverRefused, match="another step"):
+            await anext(other.roll_back())
+        assert [done async for done in switching] == []
+        assert (await other.absorb()).recorded == 0

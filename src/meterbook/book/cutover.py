@@ -1,5 +1,6 @@
 """From counters to the ledger (BEHAVIOUR §13), step by step. Each is idempotent and goes on where it was stopped; one runs at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from meterbook.core.cutover import (
     SwitchedEntity,
     total,
 )
+from meterbook.core.cutover_plan import ENDED
 from meterbook.core.legacy_mapping import LegacyMapping
 from meterbook.core.money import EXACT, ZERO
-from meterbook.errors import CutoverRefused, TransactionConflict
+from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
+from meterbook.operations.absorb_bills import AbsorbedBills, absorb_bills, list_rebilled
 from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
 from meterbook.operations.attribute_usage import Parties, attribute_usage
 from meterbook.operations.begin_counters import Begun, begin_bare, begin_organizations, begin_people, set_baseline_of
@@ -47,7 +50,8 @@ from meterbook.postgres.cutover import LegacyTables
 
 ENTITIES_PER_TRANSACTION = 50
 ENTITIES_PER_PAGE = 500
-ATTEMPTS_MAX = 5
+ATTEMPTS_MAX = 20
+PAUSE_S = 0.1
 QUIET_S = 900
 
 
@@ -112,6 +116,7 @@ class Cutover:
 
     async def plan(self) -> AsyncIterator[PlannedEntity]:
         """Reads only. What does not add up is in `findings` when it has ended."""
+        await self._check_owners()
         planner = CutoverPlanner(self._conn, self._tables, self._catalog, await self._now())
         async for planned in planner.entities():
             yield planned
@@ -125,6 +130,7 @@ class Cutover:
         Until an entity is switched, nothing of it is billed, closed or told here. Raises `CutoverRefused` for another mapping than before.
         """
         async with self._step():
+            await self._check_owners()
             await self._begin(dry_run=dry_run)
             at = await self._now()
             mirror = Mirror(self._conn, self._catalog, self._attribute, self._book_clock())
@@ -133,6 +139,7 @@ class Cutover:
             await cutover.change(self._conn, "clear_refusals", {})
             await mirror.run()
             begun = await self._begin_counters(at)
+            await cutover.change(self._conn, "end_round", {})
             rows, refused = await self._feed_all("shadow")
             return await self._told(mirror.told, begun, rows, refused)
 
@@ -145,6 +152,16 @@ class Cutover:
 
         told: ShadowRound = await self._in_transaction(everything, dry_run=True)
         return told
+
+    async def _check_owners(self) -> None:
+        """An owner that names no entity would make its users free ones: that is a mistake of the mapping."""
+        owner = await cutover.value_of(self._conn, "find_odd_owner", {"ended": list(ENDED)})
+        if owner is not None:
+            raise InvalidMapping(
+                [
+                    f"subscription.owner: gives {owner!r}, not user:<id> or organization:<id>: write owner = \"'user:' || …\""
+                ]
+            )
 
     async def _begin(self, *, dry_run: bool) -> None:
         mapping = self._tables.mapping.digest
@@ -261,6 +278,8 @@ class Cutover:
         """One entity, or all; each is a short transaction of its own. Those that were switched before stay as they are."""
         async with self._step():
             await self._must_have_begun()
+            if not await cutover.value_of(self._conn, "is_whole"):
+                raise CutoverRefused("the last round of `shadow` did not come to its end: run it again first")
             for listed in await self._listed(("shadow", "switched", "retired", "rolled_back"), entity):
                 yield await self._switch(listed, despite_differences=despite_differences, dry_run=dry_run)
 
@@ -290,6 +309,10 @@ class Cutover:
                 await self._in_transaction(self._absorb, batch, dry_run=dry_run)
                 for batch in _batches([*await self._moving("switched"), *await self._moving("retired")])
             ]
+            bills: list[AbsorbedBills] = [
+                await self._in_transaction(self._absorb_bills, one["entity_id"], dry_run=dry_run)
+                for one in await list_rebilled(self._conn)
+            ]
             late = await self.lateness()
         return Absorbed(
             sum(one.counters for one in found),
@@ -297,14 +320,35 @@ class Cutover:
             total(one.taken_back for one in found),
             total(one.waiting for one in found),
             late.last_moved_at,
-            tuple(note for one in found for note in one.notes),
+            (*(note for one in found for note in one.notes), *(note for one in bills for note in one.notes)),
+            sum(one.billed_cents for one in bills),
+            sum(one.granted_cents for one in bills),
         )
+
+    async def _absorb_bills(self, entity_id: int) -> AbsorbedBills:
+        return await absorb_bills(self._conn, await list_rebilled(self._conn, [entity_id]), await self._now())
 
     async def _begin_newcomers(self, after: str) -> str | None:
         return await begin_newcomers(self._conn, await self._context(), self._attribute, after)
 
     async def _absorb(self, batch: Sequence[int]) -> AbsorbedHere:
         return await absorb_increments(self._conn, await self._context(), batch)
+
+    async def put_trigger(self, *, stands: bool = True, dry_run: bool = False) -> bool:
+        """Has a trigger on the counters' table note when one falls, or takes it away: then nothing that an old instance counts between two
+        looks is lost, whatever the product resets meanwhile, also without a last period's value. Gives whether it changed anything.
+
+        Raises `CutoverRefused` if the mapping names no table with bare columns, `InProgress` if that table is never free for 50 ms.
+        """
+        async with self._step():
+            changed: bool = await self._in_transaction(self._put_trigger, stands, dry_run=dry_run)
+        return changed
+
+    async def _put_trigger(self, stands: bool) -> bool:  # noqa: FBT001  an argument of the transaction
+        return await cutover.put_trigger(self._conn, self._tables, stands=stands)
+
+    async def has_trigger(self) -> bool:
+        return await cutover.has_trigger(self._conn, self._tables)
 
     async def lateness(self, quiet_s: int = QUIET_S) -> Lateness:
         """Whether old instances have stopped: nobody moved a counter for so long."""
@@ -345,6 +389,7 @@ class Cutover:
         async def roll_back() -> RolledBack:
             if listed.state == "switched":
                 await self._absorb([listed.entity_id])
+                await self._absorb_bills(listed.entity_id)
             return await roll_back_entity(self._conn, listed.entity_id, listed.entity, await self._now())
 
         try:
@@ -415,14 +460,15 @@ class Cutover:
         return found
 
     async def _in_transaction(self, work: Any, *arguments: Any, dry_run: bool = False) -> Any:
-        """Repeated when PostgreSQL asks for that; undone in a dry run."""
+        """Repeated when PostgreSQL asks for that, or somebody else was quicker with a row or a key; undone in a dry run."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self._conn.transaction(force_rollback=dry_run):
                     return await work(*arguments)
-            except TransactionConflict:
+            except (TransactionConflict, InProgress, KeyConflict):
                 if attempt == ATTEMPTS_MAX:
                     raise
+            await asyncio.sleep(PAUSE_S)
         raise TransactionConflict
 
     @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from meterbook.cli.command import Session, command
 from meterbook.cli.cutover_screen import show_compared, show_plan, show_rolled_back, show_round, show_switched
 from meterbook.cli.exits import Exit
 from meterbook.cli.opening import open_book
-from meterbook.cli.screen import amount_shown, console, time_shown
+from meterbook.cli.screen import amount_shown, cents_shown, console, time_shown
 from meterbook.core.cutover import ShadowRound
 from meterbook.mappings import load_mapping
 from meterbook.plain import json_text
@@ -49,11 +49,11 @@ async def _opened(
         yield book, cutover
 
 
-def _bar(session: Session) -> Progress:
+def _bar(session: Session, text: TextColumn | None = None) -> Progress:
     """Its total is not known before it has been read once, and it is read once."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}  {task.completed:,}"),
+        text or TextColumn("{task.description}  {task.completed:,}"),
         TimeElapsedColumn(),
         console=console(sys.stderr),
         disable=session.json or not sys.stderr.isatty(),
@@ -69,6 +69,12 @@ async def _all(session: Session, name: str, found: AsyncIterator[T]) -> list[T]:
             done.append(one)
             bar.advance(task)
     return done
+
+
+async def _waited(session: Session, name: str, work: Awaitable[T]) -> T:
+    with _bar(session, TextColumn("{task.description}")) as bar:
+        bar.add_task(name, total=None)
+        return await work
 
 
 @command(app, "plan")
@@ -108,12 +114,13 @@ async def shadow(
         raise typer.BadParameter(f"{feed!r} is not audit or application", param_hint="--feed")
     chosen: Literal["audit", "application"] = "application" if feed == "application" else "audit"
     async with _opened(session, mapping, chosen) as (_, cutover):
-        done = await cutover.shadow(dry_run=dry_run)
+        done = await _waited(session, "round 1", cutover.shadow(dry_run=dry_run))
         number = 1
         _tell_round(session, done)
         while not dry_run and not _has_agreed(done, agree_for) and (rounds is None or number < rounds):
             await asyncio.sleep(every)
-            done, number = await cutover.shadow(), number + 1
+            number += 1
+            done = await _waited(session, f"round {number}", cutover.shadow())
             _tell_round(session, done)
         refusals = await cutover.refusals()
         compared = [one async for one in cutover.compare(states=("shadow",))]
@@ -132,6 +139,9 @@ def _tell_round(session: Session, done: ShadowRound) -> None:
 
 
 def _has_agreed(done: ShadowRound, seconds: float) -> bool:
+    """Where nothing is compared, nothing differs: no users, or all are switched."""
+    if not done.entities:
+        return True
     return done.agreed_since is not None and datetime.now(UTC) - done.agreed_since >= timedelta(seconds=seconds)
 
 
@@ -175,7 +185,7 @@ async def absorb(
     """Record what old instances still add to the counters, once each, until they have stopped. Run it until the rollout ends."""
     async with _opened(session, mapping) as (_, cutover):
         while True:
-            done = await cutover.absorb(dry_run=dry_run)
+            done = await _waited(session, "counters", cutover.absorb(dry_run=dry_run))
             late = await cutover.lateness(int(quiet_for))
             stopped = not late.moving and not done.waiting
             if session.json:
@@ -185,6 +195,11 @@ async def absorb(
                 amounts = f"{amount_shown(done.recorded)} recorded as late, {amount_shown(late.absorbed)} in all"
                 said = f"{done.counters:,} counters moved, {amounts}; {late.moving:,} moved lately, the last at {last}"
                 console().print(said, soft_wrap=True)
+                if done.billed_cents or done.granted_cents:
+                    bills = (
+                        f"{cents_shown(done.billed_cents)} billed, {cents_shown(done.granted_cents)} of credit granted"
+                    )
+                    console().print(f"  by old instances: {bills}")
                 for note in done.notes:
                     console().print(f"  {note}", soft_wrap=True)
             if stopped or once or dry_run:
@@ -192,13 +207,35 @@ async def absorb(
             await asyncio.sleep(every)
 
 
+@command(app, "trigger")
+async def trigger(
+    session: Session,
+    mapping: Mapping = None,
+    *,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take it away again, when old instances have stopped.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> Exit:
+    """Have a trigger on your counters' table note each fall, so that a reset between two looks of `absorb` hides nothing."""
+    async with _opened(session, mapping) as (_, cutover):
+        changed = await cutover.put_trigger(stands=not remove, dry_run=dry_run)
+        stands = await cutover.has_trigger()
+    if session.json:
+        print(json_text({"changed": changed, "stands": stands}))
+    else:
+        said = "would be changed" if dry_run and changed else "changed" if changed else "as it was"
+        console().print(f"{said}: the trigger {'stands' if stands else 'does not stand'}")
+    return Exit.DONE
+
+
 @command(app, "verify")
 async def verify(session: Session, mapping: Mapping = None, entity: Entity = None) -> Exit:
     """Check what a cutover promises, to the last digit: baselines and days, late usage, rows in the ledger, then the ledger itself."""
     async with _opened(session, mapping) as (book, cutover):
         compared = [one async for one in cutover.compare(entity)]
-        unsound = await cutover.verify()
-        differences = await book.verify()
+        unsound = await _waited(session, "cutover", cutover.verify())
+        differences = await _waited(session, "ledger", book.verify())
     if session.json:
         print(json_text({"compared": compared, "unsound": unsound, "differences": differences}))
     else:
@@ -213,7 +250,7 @@ async def verify(session: Session, mapping: Mapping = None, entity: Entity = Non
 async def retire(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Say which entities' first period has been closed here: their counters decide nothing any more, and can't come back."""
     async with _opened(session, mapping) as (_, cutover):
-        retired = await cutover.retire(dry_run=dry_run)
+        retired = await _waited(session, "entities", cutover.retire(dry_run=dry_run))
         states = await cutover.states()
     if session.json:
         print(json_text({"retired": retired, "states": states}))
@@ -239,9 +276,7 @@ async def rollback(
 async def history(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Import audit rows of past periods, sealed at once: readable, in no limit and no bill. Again: only what is new."""
     async with _opened(session, mapping) as (_, cutover):
-        with _bar(session) as bar:
-            bar.add_task("rows", total=None)
-            done = await cutover.import_history(dry_run=dry_run)
+        done = await _waited(session, "rows", cutover.import_history(dry_run=dry_run))
     if session.json:
         print(json_text(done))
     else:
@@ -255,8 +290,9 @@ async def status(session: Session, mapping: Mapping = None) -> Exit:
     """How far the entities are, which are left out and why, whether old instances still write."""
     async with _opened(session, mapping) as (_, cutover):
         states, refusals, late = await cutover.states(), await cutover.refusals(), await cutover.lateness()
+        has_trigger = await cutover.has_trigger()
     if session.json:
-        print(json_text({"states": states, "refused": refusals, "lateness": late}))
+        print(json_text({"states": states, "refused": refusals, "lateness": late, "trigger": has_trigger}))
     else:
         on = console()
         on.print(
@@ -266,6 +302,9 @@ async def status(session: Session, mapping: Mapping = None) -> Exit:
             on.print(f"left out: {one.subject}: {one.reason}", soft_wrap=True)
         on.print(
             f"late usage of old instances: {amount_shown(late.absorbed)}; {late.moving:,} counters moved in the last 15 minutes"
+        )
+        on.print(
+            f"falls of counters are {'noted by the trigger' if has_trigger else 'not noted: late usage is polled alone'}"
         )
     return Exit.FINDINGS if refusals else Exit.DONE
 

@@ -108,9 +108,11 @@ def show_switched(on: Console, done: Sequence[SwitchedEntity]) -> None:
 def show_rolled_back(on: Console, done: Sequence[RolledBack]) -> None:
     columns = ("usage", "billed", "credits")
     made = table(on, "entity", "outcome", *columns, "why", numbers=columns, whole=["entity"])
-    told = [one for one in done if one.outcome == "refused" or one.usage or one.billed or one.credits]
+    told = [one for one in done if one.outcome == "refused" or one.usage or one.billed or one.credits or one.left]
     for one in told[: ENTITIES_SHOWN_MAX * 5]:
-        made.add_row(one.entity, one.outcome, *map(amount_shown, (one.usage, one.billed, one.credits)), one.reason)
+        made.add_row(
+            one.entity, one.outcome, *map(amount_shown, (one.usage, one.billed, one.credits)), one.reason or one.left
+        )
     if told:
         on.print(made)
     counts = Counter(one.outcome for one in done)

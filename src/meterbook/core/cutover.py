@@ -19,7 +19,8 @@ _STEP = Decimal(1).scaleb(-AMOUNT_PLACES_MAX)
 class Reading:
     """A counter from one snapshot, with all that is known of it. `rows`: Σ of its audit rows that the ledger has, of this epoch.
 
-    Until the switch the ledger should say `base + held + rows`, from then on it has absorbed what `moved`.
+    Until the switch the ledger should say `base + held + rows`, from then on it has absorbed what `moved`. `falls`: from what to what it
+    fell since it was last read, oldest first, where a trigger notes that.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Reading:
     absorbed: Decimal
     value: Decimal
     last: Decimal
+    falls: tuple[tuple[Decimal, Decimal], ...] = ()
 
     @property
     def ledger(self) -> Decimal:
@@ -46,7 +48,7 @@ class Reading:
 
     @property
     def has_moved(self) -> bool:
-        return (self.value, self.last) != (self.seen, self.seen_last)
+        return (self.value, self.last) != (self.seen, self.seen_last) or bool(self.falls)
 
     @property
     def has_fallen(self) -> bool:
@@ -92,12 +94,13 @@ class Movement:
 def movements(readings: Sequence[Reading]) -> list[Movement]:
     """What old instances added to the counters of one entity, read together.
 
-    A counter that the product closed (its last-period value took it over) rose by what it still got before, and by what it has since. One
-    that was moved into a kept or departed counter rose by what those got more than it lost. Any other fall takes nothing back.
+    A counter whose falls were noted rose by all that lies between them. One that the product closed (its last-period value took it over)
+    rose by what it still got before, and by what it has since. One that was moved into a kept or departed counter rose by what those got
+    more than it lost. Any other fall takes nothing back.
     """
     found = [_movement(reading) for reading in readings if reading.kind == "running"]
     gained = total(EXACT.subtract(r.value, r.seen) for r in readings if r.kind != "running" and r.value > r.seen)
-    fallen = {r.name: r for r in readings if r.kind == "running" and r.has_fallen and not _was_closed(r)}
+    fallen = {r.name: r for r in readings if r.kind == "running" and _is_unexplained(r)}
     if not fallen:
         return found
     lost = total(EXACT.subtract(r.seen, r.value) for r in fallen.values())
@@ -105,20 +108,41 @@ def movements(readings: Sequence[Reading]) -> list[Movement]:
     if gained >= lost:
         surplus = EXACT.subtract(gained, lost)
         return [Movement(m.name, surplus if m.name == first else ZERO) if m.name in fallen else m for m in found]
-    return [replace(m, note=_fall_note(fallen[m.name])) if m.name in fallen else m for m in found]
+    return [_unmoved(m, fallen[m.name]) if m.name in fallen else m for m in found]
+
+
+def _unmoved(movement: Movement, reading: Reading) -> Movement:
+    """Nothing else took the counter over. If the last period's value was and is what it had risen to, that is a close of a like period."""
+    if reading.last == reading.seen:
+        return Movement(movement.name, max(reading.value, ZERO))
+    return replace(movement, note=_fall_note(reading))
 
 
 def _movement(reading: Reading) -> Movement:
-    if not reading.has_fallen:
-        return Movement(reading.name, EXACT.subtract(reading.value, reading.seen))
+    if reading.falls:
+        return Movement(reading.name, _risen_between(reading))
     if _was_closed(reading):
         before = EXACT.subtract(reading.last, reading.seen)
         return Movement(reading.name, EXACT.add(before, max(reading.value, ZERO)))
+    if not reading.has_fallen:
+        return Movement(reading.name, EXACT.subtract(reading.value, reading.seen))
     return Movement(reading.name, ZERO)
 
 
+def _risen_between(reading: Reading) -> Decimal:
+    rise, low = ZERO, reading.seen
+    for was, is_now in reading.falls:
+        rise, low = EXACT.add(rise, max(EXACT.subtract(was, low), ZERO)), is_now
+    return EXACT.add(rise, max(EXACT.subtract(reading.value, low), ZERO))
+
+
+def _is_unexplained(reading: Reading) -> bool:
+    return reading.has_fallen and not reading.falls and not _was_closed(reading)
+
+
 def _was_closed(reading: Reading) -> bool:
-    return reading.has_fallen and reading.last != reading.seen_last and reading.last >= reading.seen
+    """Also where the counter has risen beyond what it was seen at since: by the mapping, only a close writes the last period's value."""
+    return reading.last != reading.seen_last and reading.last >= reading.seen
 
 
 def _fall_note(reading: Reading) -> str:
@@ -241,7 +265,10 @@ class SwitchedEntity:
 
 @dataclass(frozen=True, slots=True)
 class Absorbed:
-    """A round of late increments: how many counters moved, what was recorded of them, what was taken from baselines, what waits."""
+    """A round of late increments: how many counters moved, what was recorded of them, what was taken from baselines, what waits.
+
+    `billed_cents`, `granted_cents`: what old instances billed, and what credits they granted.
+    """
 
     counters: int
     recorded: Decimal
@@ -249,11 +276,13 @@ class Absorbed:
     waiting: Decimal
     last_moved_at: datetime | None
     notes: tuple[str, ...] = ()
+    billed_cents: int = 0
+    granted_cents: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What a rollback gave back to the product's own tables."""
+    """What a rollback gave back to the product's own tables. `left`: what was edited here since and has to be mended there by hand."""
 
     entity: str
     outcome: Literal["rolled_back", "before", "refused"]
@@ -261,6 +290,7 @@ class RolledBack:
     billed: Decimal = ZERO
     credits: Decimal = ZERO
     reason: str = ""
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,21 @@ from datetime import datetime
 from decimal import Decimal
 
 from meterbook.core.cutover import CutoverFinding
-from meterbook.core.money import ZERO
+from meterbook.core.money import AMOUNT_BELOW, ZERO
 from meterbook.core.plans import Catalog, Plan
 from meterbook.core.windows import interval_months, window_at
 from meterbook.errors import MeterbookError
 
 ENTITLED = ("active", "trialing", "past_due")
+ENDED = ("canceled", "cancelled", "unpaid", "paused", "incomplete", "incomplete_expired")
+"""Words of Stripe that entitle to nothing. Any other is not known, and never means the free plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A row of their counters, with the membership. `kept`: what was used of a plan of their own before the organization paid."""
+    """A row of their counters, with the membership. `copies`: how many rows name the user; `organization_is_sound`: it is known, and has an
+    owner. `kept`: what was used of a plan of their own before the organization paid.
+    """
 
     user_id: str
     running: Decimal
@@ -31,6 +35,8 @@ class Person:
     role: str | None
     joined_at: datetime | None
     memberships: int
+    copies: int = 1
+    organization_is_sound: bool = True
 
     @property
     def entity(self) -> str:
@@ -46,9 +52,9 @@ class LegacySubscription:
     """What their tables say of a subscription; `interval` None is a month."""
 
     id: str
-    owner: str
+    owner: str | None
     plan: str
-    status: str
+    status: str | None
     starts_at: datetime | None
     ends_at: datetime | None
     seats: int | None
@@ -112,7 +118,7 @@ def window_of(one: LegacySubscription, now: datetime) -> tuple[datetime, datetim
 
 
 def person_findings(
-    person: Person, subscriptions: Mapping[str, Sequence[LegacySubscription]], catalog: Catalog
+    person: Person, subscriptions: Mapping[str, Sequence[LegacySubscription]], catalog: Catalog, now: datetime
 ) -> list[CutoverFinding]:
     """What does not add up of one person, without looking at the audit log."""
     found = [
@@ -120,18 +126,16 @@ def person_findings(
         for owner in (person.entity, person.organization)
         if owner is not None
         for one in subscriptions.get(owner, ())
-        if one.status in ENTITLED and (problem := subscription_finding(one, catalog)) is not None
+        if (problem := subscription_finding(one, catalog, now)) is not None
     ]
     if person.memberships > 1:
         found.append(_refused("two_organizations", person.entity, f"is a member of {person.memberships} organizations"))
-    for name, amount in (
-        ("running", person.running),
-        ("kept", person.kept),
-        ("billed", person.billed),
-        ("credits", person.credits),
-    ):
-        if amount < ZERO:
-            found.append(_refused("negative_counter", person.entity, f"{name} is {amount:f}"))
+    if person.copies > 1:
+        found.append(_refused("counter_twice", person.entity, f"has {person.copies} rows of counters"))
+    if not person.organization_is_sound:
+        text = f"is a member of {person.organization}, which is not there, or has no owner"
+        found.append(_refused("unknown_organization", person.entity, text))
+    found += _odd_amounts(person)
     if found:
         return found
     payer, _ = payer_of(person, subscriptions, catalog)
@@ -154,20 +158,65 @@ def person_findings(
     return found
 
 
-def subscription_finding(one: LegacySubscription, catalog: Catalog) -> CutoverFinding | None:
-    """Why a subscription can't be taken over; None: it can."""
+def _odd_amounts(person: Person) -> list[CutoverFinding]:
+    amounts = {
+        "running": person.running, "last": person.last, "kept": person.kept, "billed": person.billed, "credits": person.credits,
+        "usage_limit": person.usage_limit or ZERO,
+    }  # fmt: skip
+    return [
+        _refused(amount_code(amount), person.entity, problem)
+        for name, amount in amounts.items()
+        if (problem := amount_problem(name, amount)) is not None
+    ]
+
+
+def amount_code(amount: Decimal) -> str:
+    return "negative_counter" if amount.is_finite() and amount < ZERO else "odd_counter"
+
+
+def amount_problem(name: str, amount: Decimal) -> str | None:
+    """Why a figure of theirs is no money that could be taken over; None: it is. `last` may be below zero: it is only compared."""
+    if not amount.is_finite():
+        return f"{name} is {amount}"
+    if amount < ZERO and name != "last":
+        return f"{name} is {amount:f}"
+    if amount >= AMOUNT_BELOW:
+        return f"{name} is {amount:f}, beyond what an amount may be"
+    return None
+
+
+def subscription_finding(one: LegacySubscription, catalog: Catalog, now: datetime | None) -> CutoverFinding | None:
+    """Why a subscription can't be taken over; None: it can, or it entitles to nothing."""
+    owner = one.owner or f"subscription:{one.id}"
+    if one.owner is None:
+        return _refused("no_owner", owner, f"subscription {one.id} is nobody's")
+    if one.status in ENDED:
+        return None
+    odd = _odd_terms(one, now)
+    if odd is not None:
+        code, text = odd
+        return _refused(code, owner, f"subscription {one.id} {text}")
     try:
         catalog.plan(one.plan)
         months = interval_months(one.interval or "month")
     except MeterbookError as error:
-        return _refused(error.code, one.owner, f"subscription {one.id}: {error}")
-    if one.starts_at is None or one.ends_at is None or one.starts_at >= one.ends_at:
-        return _refused(
-            "no_period", one.owner, f"subscription {one.id} has no sound period: {one.starts_at} … {one.ends_at}"
-        )
+        return _refused(error.code, owner, f"subscription {one.id}: {error}")
     if months > 1:
         text = f"subscription {one.id} runs for {months} months, its counter too; usage is billed by the month"
-        return _refused("longer_than_a_month", one.owner, text)
+        return _refused("longer_than_a_month", owner, text)
+    return None
+
+
+def _odd_terms(one: LegacySubscription, now: datetime | None) -> tuple[str, str] | None:
+    """Code and words for what is wrong with the row itself."""
+    if one.status not in ENTITLED:
+        return "unknown_status", f"has the status {one.status!r}, which nobody knows"
+    if one.seats is not None and one.seats < 0:
+        return "no_seats", f"has {one.seats} seats"
+    if one.starts_at is None or one.ends_at is None or one.starts_at >= one.ends_at:
+        return "no_period", f"has no sound period: {one.starts_at} … {one.ends_at}"
+    if now is not None and one.starts_at > now:
+        return "period_not_begun", f"begins at {one.starts_at}: whose the counter is till then, nobody knows"
     return None
 
 

@@ -173,6 +173,12 @@ def type_problem(relation: str, field: str, expression: str, found: str) -> str 
     return f'{said}: write {field} = "{_MENDED[wanted].format(expression)}"{_WHY.get((wanted, found), "")}'
 
 
+def says_utc(audit: MappedRelation) -> bool:
+    """Whether `occurred_at` is `indexed_at` read as UTC, in so many words. If not, the two may be hours apart."""
+    said, indexed = (audit.expressions.get(name, "").lower() for name in ("occurred_at", "indexed_at"))
+    return "".join(said.split()).replace("(", "").replace(")", "") == "".join(indexed.split()) + "attimezone'utc'"
+
+
 _WORDS: Mapping[FieldType, str] = {
     "text": "text",
     "amount": "an exact number",

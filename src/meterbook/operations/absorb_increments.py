@@ -1,25 +1,27 @@
 """Counters that old instances still move after the switch (BEHAVIOUR §13): absorbed as entries, never lost and never counted twice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable
+from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable, total
 from meterbook.core.entries import Usage, check_entries
+from meterbook.core.event_keys import of_event_key, plain
 from meterbook.core.money import EXACT, ZERO
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.begin_counters import set_baseline_of
-from meterbook.operations.cutover_step import CutoverStep
+from meterbook.operations.correct_entry import correct_entry
+from meterbook.operations.cutover_step import LATE_SOURCE, CutoverStep
 from meterbook.operations.feed_ledger import OVERLAP_S, FreshRow, look_at, note_recorded
 from meterbook.operations.record_usage import record_usage
 from meterbook.postgres import cutover
 
-LATE_SOURCE = "legacy-counter"
 NEWCOMERS_PER_PAGE = 500
+CORRECTED = "was recorded by its writer as well"
 LATE_DESCRIPTION = "increment by an old instance"
 
 
@@ -34,6 +36,7 @@ class _Settled:
     base: Decimal
     rows: Decimal
     note: str
+    fall_id: int
 
     @property
     def over(self) -> Decimal:
@@ -55,6 +58,9 @@ async def absorb_increments(
 ) -> AbsorbedHere:
     """Of these switched entities, in the connection's transaction: what their counters moved and nobody recorded."""
     looked = await look_at(conn, step.tables, entities, overlap_s, switched=True)
+    while looked.has_more:
+        await note_recorded(conn, looked.rows, switched=True)
+        looked = await look_at(conn, step.tables, entities, overlap_s, switched=True)
     await note_recorded(conn, looked.rows, switched=True)
     own = _recorded_themselves(looked.rows)
     usage: list[Usage] = []
@@ -63,7 +69,8 @@ async def absorb_increments(
         moved = {one.name: one for one in movements(readings)}
         for reading in readings:
             epoch, number = looked.epochs[reading.name], looked.absorptions[reading.name]
-            one = _settle(reading, moved.get(reading.name), own.get(reading.name, ZERO), number)
+            fall = looked.fall_ids[reading.name]
+            one = _settle(reading, moved.get(reading.name), own.get(reading.name, ZERO), number, fall)
             if one.absorptions > number:
                 amount = EXACT.subtract(one.absorbed, reading.absorbed)
                 usage.append(_late(reading, amount, f"cutover:late:{reading.name}:{epoch}:{one.absorptions}"))
@@ -71,8 +78,14 @@ async def absorb_increments(
         await _take_back(conn, step, entity_id, [one for one in settled if one.reading in readings])
     if usage:
         await record_usage(conn, check_entries(usage, step.catalog.currency), step.attribute, step.clock)
+    for one in settled:
+        if one.over > ZERO and one.absorbed > ZERO:
+            await _correct(conn, step, one, looked.epochs[one.reading.name])
     await _note(conn, settled, step.at)
-    return _summed(settled)
+    done = _summed(settled)
+    return replace(
+        done, notes=(*done.notes, *(f"{problem}: nothing of it is absorbed" for problem in looked.odd.values()))
+    )
 
 
 async def begin_newcomers(
@@ -96,15 +109,22 @@ def _recorded_themselves(rows: Sequence[FreshRow]) -> dict[str, Decimal]:
     return found
 
 
-def _settle(reading: Reading, movement: Movement | None, own: Decimal, number: int) -> _Settled:
+def _settle(reading: Reading, movement: Movement | None, own: Decimal, number: int, fall: int) -> _Settled:
     if movement is None:
-        return _Settled(reading, reading.moved, reading.absorbed, number, reading.base, reading.rows, "")
+        return _Settled(reading, reading.moved, reading.absorbed, number, reading.base, reading.rows, "", fall)
     moved = EXACT.add(reading.moved, movement.rise)
     rest = EXACT.subtract(outstanding(reading, movement), own)
     late = recordable(rest) if rest > ZERO else ZERO
     absorbed = EXACT.add(reading.absorbed, late)
     return _Settled(
-        reading, moved, absorbed, number + (late > ZERO), reading.base, EXACT.add(reading.rows, own), movement.note
+        reading,
+        moved,
+        absorbed,
+        number + (late > ZERO),
+        reading.base,
+        EXACT.add(reading.rows, own),
+        movement.note,
+        fall,
     )
 
 
@@ -129,6 +149,18 @@ async def _take_back(
     await set_baseline_of(conn, step.tables, entity_id, state["period_id"], step.at)
 
 
+async def _correct(conn: AsyncConnection[Any], step: CutoverStep, one: _Settled, epoch: int) -> None:
+    """A writer of both was counted, absorbed, and recorded itself only then: what no baseline holds, late usage gives back."""
+    arguments = {"name": one.reading.name, "epoch": epoch, "absorptions": one.absorptions}
+    for late in await cutover.records_of(conn, "list_late", arguments):
+        part = min(one.over, late["rest"])
+        if part > ZERO:
+            rest = EXACT.subtract(late["rest"], part)
+            key, entry = f"{late['name']}:{plain(rest)}", str(of_event_key(late["name"]))
+            await correct_entry(conn, entry, -part, CORRECTED, key, step.attribute, step.clock)
+            one.absorbed = EXACT.subtract(one.absorbed, part)
+
+
 async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: datetime) -> None:
     if not settled:
         return
@@ -141,6 +173,7 @@ async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: dat
         "absorptions": [one.absorptions for one in settled],
         "bases": [one.base for one in settled],
         "notes": [one.note for one in settled],
+        "falls": [one.fall_id for one in settled],
     }
     await cutover.change(conn, "note_absorbed", {**columns, "at": at})
 
@@ -148,8 +181,9 @@ async def _note(conn: AsyncConnection[Any], settled: Sequence[_Settled], at: dat
 def _summed(settled: Sequence[_Settled]) -> AbsorbedHere:
     recorded = taken = waiting = ZERO
     for one in settled:
-        recorded = EXACT.add(recorded, EXACT.subtract(one.absorbed, one.reading.absorbed))
-        taken = EXACT.add(taken, EXACT.subtract(one.reading.base, one.base))
-        waiting = EXACT.subtract(waiting, one.over)
+        more = EXACT.subtract(one.absorbed, one.reading.absorbed)
+        recorded = EXACT.add(recorded, max(more, ZERO))
+        taken = total([taken, EXACT.subtract(one.reading.base, one.base), max(-more, ZERO)])
+        waiting = EXACT.subtract(waiting, recordable(one.over))
     moved = sum(1 for one in settled if one.reading.has_moved)
     return AbsorbedHere(moved, recorded, taken, waiting, tuple(f"{o.reading.name} {o.note}" for o in settled if o.note))

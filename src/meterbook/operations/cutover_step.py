@@ -12,6 +12,10 @@ Feed = Literal["audit", "application"]
 """Who records usage while counters still count: the cutover from the audit log, or the application, under the key `legacy:<audit id>`."""
 
 
+LATE_SOURCE = "legacy-counter"
+"""Source of the entries that are late increments of old instances."""
+
+
 @dataclass(frozen=True, slots=True)
 class CutoverStep:
     """`at`: now. `clock`: the time that the ledger's calls are given; None: the database's own. `attribute`: on another connection."""

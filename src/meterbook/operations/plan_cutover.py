@@ -1,7 +1,7 @@
 """What a cutover would do (BEHAVIOUR §13, plan): whose counters are whose, what the baselines would be, what does not add up."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,8 +11,11 @@ from psycopg import AsyncConnection
 from meterbook.core.baselines import oldest_first
 from meterbook.core.cutover import CutoverFinding, PlannedEntity, total
 from meterbook.core.cutover_plan import (
+    ENDED,
     LegacySubscription,
     Person,
+    amount_code,
+    amount_problem,
     best_of,
     payer_of,
     person_findings,
@@ -21,12 +24,14 @@ from meterbook.core.cutover_plan import (
 )
 from meterbook.core.money import EXACT, ZERO
 from meterbook.core.plans import Catalog
-from meterbook.operations.begin_counters import audit_days, subscriptions_of
+from meterbook.operations.begin_counters import audit_days, departed_days, subscriptions_of
 from meterbook.postgres import cutover
 from meterbook.postgres.cutover import LegacyTables
 
 PEOPLE_PER_PAGE = 500
 MONTH = timedelta(days=31)
+SCAN_COST_MAX = 2_000
+"""In PostgreSQL's units: some ten thousand rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class CutoverPlanner:
         async for planned in self._organizations():
             yield planned
         await self._look_for_orphans()
+        await self._look_for_nobodys()
 
     async def _page(self, after: str) -> list[Person]:
         arguments = {"after": after, "rows": PEOPLE_PER_PAGE, "users": None}
@@ -86,7 +92,7 @@ class CutoverPlanner:
         return [self._entity(person, subscriptions, days) for person in sound]
 
     def _note(self, person: Person, subscriptions: Mapping[str, Sequence[LegacySubscription]]) -> bool:
-        found = person_findings(person, subscriptions, self.catalog)
+        found = person_findings(person, subscriptions, self.catalog, self.at)
         self.findings += found
         refused = any(one.refused for one in found)
         if refused and person.organization_id is not None:
@@ -166,12 +172,12 @@ class CutoverPlanner:
             arguments = {"after": after, "rows": PEOPLE_PER_PAGE}
             page = await cutover.rows_of(self.conn, LegacyOrganization, "list_organizations", arguments)
             for organization in page:
-                yield self._organization(organization)
+                yield await self._organization(organization)
             if not page:
                 return
             after = page[-1].id
 
-    def _organization(self, said: LegacyOrganization) -> PlannedEntity:
+    async def _organization(self, said: LegacyOrganization) -> PlannedEntity:
         pool, entity = self.pools.pop(said.id, _Pool()), f"organization:{said.id}"
         if said.owner is None:
             message = "has no member whose role is owner"
@@ -179,11 +185,19 @@ class CutoverPlanner:
                 CutoverFinding("no_owner", entity, message, "left out until it is mended", refused=True)
             )
             pool.refused = True
+        for name, amount in (
+            ("usage_limit", said.usage_limit or ZERO),
+            ("credits", said.credits),
+            ("departed", said.departed),
+        ):
+            problem = amount_problem(name, amount)
+            if problem is not None:
+                self.findings.append(
+                    CutoverFinding(amount_code(amount), entity, problem, "left out until it is mended", refused=True)
+                )
+                pool.refused, said = True, replace(said, departed=ZERO)
         if said.departed > ZERO:
-            text = f"departed members used {said.departed:f}; whose rows these were, the log does not say"
-            self.findings.append(
-                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
-            )
+            pool.dated = EXACT.add(pool.dated, await self._departed(entity, said, pool.subscription))
         if not pool.refused:
             self._compare(entity, pool.baseline, pool.audit, dated=pool.subscription is not None)
         paying = pool.subscription
@@ -192,6 +206,20 @@ class CutoverPlanner:
             entity, "free" if paying is None else paying.plan, starts, ends, pool.counters, EXACT.add(pool.baseline, said.departed),
             pool.dated, pool.audit, pool.billed, said.credits, said.usage_limit, pool.blocked, pool.refused,
         )  # fmt: skip
+
+    async def _departed(self, entity: str, said: LegacyOrganization, paying: LegacySubscription | None) -> Decimal:
+        """How much of what departed members used has a day."""
+        dated = ZERO
+        if paying is not None:
+            days = await departed_days(self.conn, self.tables, entity, *window_of(paying, self.at), self.at)
+            dated = total(oldest_first(said.departed, days).values())
+        rest = EXACT.subtract(said.departed, dated)
+        if rest:
+            text = f"departed members used {said.departed:f}; whose rows {rest:f} of it were, the log does not say"
+            self.findings.append(
+                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
+            )
+        return dated
 
     def _compare(self, entity: str, counter: Decimal, audit: Decimal, *, dated: bool) -> None:
         """The counter is what is owed; the log only dates it."""
@@ -206,12 +234,45 @@ class CutoverPlanner:
             treatment = "the counters are owed; the oldest rows date them"
             self.findings.append(CutoverFinding("counter_below_audit", entity, text, treatment))
 
+    async def _look_for_nobodys(self) -> None:
+        """Counters and subscriptions that name nobody."""
+        (found,) = await cutover.records_of(self.conn, "count_nameless")
+        if found["counters"]:
+            text = f"{found['counters']} rows of {found['amount']:f} name no user"
+            self.findings.append(
+                CutoverFinding("counter_without_user", "counter", text, "left out until it is mended", refused=True)
+            )
+        for one in await cutover.records_of(self.conn, "list_ownerless", {"ended": list(ENDED)}):
+            self.findings.append(
+                CutoverFinding(
+                    "no_owner", f"subscription:{one['id']}", "is nobody's", "left out until it is mended", refused=True
+                )
+            )
+
+    async def _look_for_index(self) -> None:
+        """Each look asks for rows of single users: without an index it reads the whole log, again and again."""
+        plan = await cutover.value_of(self.conn, "explain_audit", {"since": self.tables.earliest(self.at)})
+        if any(
+            each["Node Type"] == "Seq Scan" and each["Total Cost"] > SCAN_COST_MAX for each in _nodes(plan[0]["Plan"])
+        ):
+            text = "PostgreSQL reads the whole log to find one user's rows"
+            treatment = "make an index on (user, time) first, concurrently, with the expressions of the mapping"
+            self.findings.append(CutoverFinding("audit_without_index", "audit", text, treatment))
+
     async def _look_for_orphans(self) -> None:
         if not self.tables.mapping.has("audit"):
             return
-        (found,) = await cutover.records_of(self.conn, "count_orphans", {"since": self.tables.instant(self.at - MONTH)})
+        await self._look_for_index()
+        (found,) = await cutover.records_of(
+            self.conn, "count_orphans", {"since": self.tables.earliest(self.at - MONTH)}
+        )
         if found["entries"]:
             text = f"{found['entries']} rows of {found['amount']:f} are by {found['users']} users without a counter"
             self.findings.append(
                 CutoverFinding("rows_without_counter", "audit", text, "nobody counted them: not billed")
             )
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of PostgreSQL's plan, each with those below it."""
+    return [plan, *(below for each in plan.get("Plans", ()) for below in _nodes(each))]

@@ -6,6 +6,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.cutover import Carried, SwitchedEntity, total
+from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.money import ZERO
 from meterbook.errors import CutoverRefused
 from meterbook.operations.begin_counters import set_baseline_of
@@ -37,7 +38,9 @@ async def switch_entity(
     await _note_bases(conn, looked, entity_id, at)
     baseline, dated = await set_baseline_of(conn, step.tables, entity_id, state["period_id"], at)
     carried = await _carry(conn, entity_id, state["period_id"], entity, at)
-    await cutover.change(conn, "switch_entity", {"entity_id": entity_id, "at": at})
+    (theirs,) = await cutover.rows_of(conn, Carried, "read_carried", parties_of(entity))
+    figures = {"billed": None if await _bills_elsewhere(conn, entity) else theirs.billed, "credits": theirs.credits}
+    await cutover.change(conn, "switch_entity", {"entity_id": entity_id, "at": at, **figures})
     await cutover.change(conn, "unshadow_entity", {"entity_id": entity_id})
     return SwitchedEntity(
         entity,
@@ -74,6 +77,19 @@ async def _check(
         raise CutoverRefused(f"counters and ledger differ by {state['difference']:f}: run `shadow` until they agree")
 
 
+def parties_of(entity: str) -> dict[str, str | None]:
+    """Whose rows have an entity's figures: the user's own, or the organization's and its owner's."""
+    kind, _, name = entity.partition(":")
+    return {"user": name if kind == "user" else None, "organization": name if kind == "organization" else None}
+
+
+async def _bills_elsewhere(conn: AsyncConnection[Any], entity: str) -> bool:
+    """What stands on the row of an organization's owner was billed to the organization."""
+    user = parties_of(entity)["user"]
+    pool = [] if user is None else await cutover.records_of(conn, "find_pool", {"user": user})
+    return any(one["is_owner"] for one in pool)
+
+
 def _beside_a_pool(said: Carried, *, is_owner: bool, owner_blocked: bool) -> Carried:
     """What is left to a person for whom an organization pays: its bills stand on the owner's row, and its block is not theirs."""
     blocked = None if is_owner or owner_blocked or said.blocked is None else "administrative"
@@ -87,6 +103,7 @@ async def _note_bases(conn: AsyncConnection[Any], looked: Looked, entity_id: int
         "bases": [one.base_at_switch for one in readings],
         "values": [one.value for one in readings],
         "lasts": [one.last for one in readings],
+        "falls": [looked.fall_ids[one.name] for one in readings],
         "at": at,
     }
     if readings:
@@ -95,9 +112,16 @@ async def _note_bases(conn: AsyncConnection[Any], looked: Looked, entity_id: int
 
 async def _carry(conn: AsyncConnection[Any], entity_id: int, period_id: int, entity: str, at: datetime) -> Carried:
     """What was billed, credits, limit and block, beyond what an earlier switch that was rolled back has left here."""
-    kind, _, name = entity.partition(":")
-    user, organization = (name, None) if kind == "user" else (None, name)
-    (said,) = await cutover.rows_of(conn, Carried, "read_carried", {"user": user, "organization": organization})
+    parties = parties_of(entity)
+    user = parties["user"]
+    (said,) = await cutover.rows_of(conn, Carried, "read_carried", parties)
+    for field, amount in (
+        ("billed", said.billed),
+        ("credits", said.credits),
+        ("usage_limit", said.usage_limit or ZERO),
+    ):
+        if (problem := amount_problem(field, amount)) is not None:
+            raise CutoverRefused(problem)
     if user is not None:
         for pooled in await cutover.records_of(conn, "find_pool", {"user": user}):
             said = _beside_a_pool(said, is_owner=pooled["is_owner"], owner_blocked=pooled["owner_blocked"])
@@ -112,7 +136,7 @@ async def _carry(conn: AsyncConnection[Any], entity_id: int, period_id: int, ent
     if credit < 0:
         raise CutoverRefused(f"{-credit} cents of credit more are here than the product says: mend its balance")
     arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
-    await cutover.value_of(conn, "carry_billed", {**arguments, "cents": billed})
+    await cutover.value_of(conn, "carry_billed", {**arguments, "cents": billed, "spent": 0})
     if credit:
         number = await cutover.value_of(conn, "count_grants", {"entity_id": entity_id})
         grant = f"cutover:{entity_id}:{number}"

@@ -465,14 +465,26 @@ begin
   return true;
 end $$;
 
-CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) RETURNS bigint
-    LANGUAGE sql
+CREATE FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
     AS $$
-  -- What the product had billed of the running period when it was switched: counted as billed, with no outbox row, since it has left already.
+-- What the product billed of the running period, before it was switched or by an old instance since: counted as billed, with no outbox row, since it
+-- has left already. `spent`: what credits paid of it there, taken from the grants here, as far as they go. Under lock_period.
+declare
+  paid      bigint := least(spent, cents, (select coalesce(sum(g.remaining), 0) from meterbook.grants_of(the_entity) g where g.remaining > 0));
+  charge_id bigint;
+begin
+  if cents <= 0 then return null; end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, overage, at)
-  select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
-  returning id
-$$;
+  values (the_entity, the_period, 'carried', carry_billed.cents - paid, paid, carry_billed.cents / 100.0, carry_billed.at) returning id into charge_id;
+  insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
+  select the_entity, g.id, charge_id, least(g.remaining, paid - g.before), carry_billed.at
+  from (select x.id, x.remaining,
+               coalesce(sum(x.remaining) over (order by x.priority, x.expires_at nulls last, x.granted_at, x.id rows between unbounded preceding and 1 preceding), 0)::bigint as before
+        from meterbook.grants_of(the_entity) x where x.remaining > 0) g
+  where paid > g.before;
+  return charge_id;
+end $$;
 
 CREATE FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -498,7 +510,7 @@ begin
   with taken as (
     select d.outbox_id from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id
     where d.state in ('due', 'leased') and d.due_at <= moment and not o.kind = any (without)
-      and not exists (select from meterbook.shadowed_entity s where s.entity_id = o.entity_id)
+      and not exists (select from meterbook.shadowed_entity s where s.entity_id = o.entity_id and s.since <= o.created_at)    -- billed elsewhere since
     order by d.due_at, d.outbox_id limit how_many for update of d skip locked),
   leased as (
     update meterbook.outbox_delivery d set state = 'leased', lease = nextval('meterbook.outbox_lease'), due_at = moment + lease_for,
@@ -1899,6 +1911,20 @@ begin
     returning 1)
   select count(*) into conflicts from noted;
   return conflicts;
+end $$;
+
+CREATE FUNCTION meterbook.note_fall() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'meterbook', 'pg_temp'
+    AS $$
+-- On the counters of a product, while it is migrated. Arguments: the columns of the user and of the counter. A row that is gone is a counter of 0.
+declare
+  before  jsonb := to_jsonb(old);
+  present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
+begin
+  insert into meterbook.cutover_fall (owner, was, is_now)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0));
+  return null;
 end $$;
 
 CREATE FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
@@ -3780,6 +3806,7 @@ CREATE TABLE meterbook.cutover (
     id smallint DEFAULT 1 NOT NULL,
     mapping text NOT NULL,
     feed text NOT NULL,
+    is_whole boolean DEFAULT false NOT NULL,
     began_at timestamp with time zone NOT NULL,
     CONSTRAINT cutover_feed_is_known CHECK ((feed = ANY (ARRAY['audit'::text, 'application'::text]))),
     CONSTRAINT cutover_is_one_row CHECK ((id = 1))
@@ -3788,6 +3815,8 @@ CREATE TABLE meterbook.cutover (
 COMMENT ON COLUMN meterbook.cutover.mapping IS 'Digest of the mapping that all steps use.';
 
 COMMENT ON COLUMN meterbook.cutover.feed IS 'Who records usage while counters still count: the cutover, from the audit log, or the application, under the keys legacy:<audit id>.';
+
+COMMENT ON COLUMN meterbook.cutover.is_whole IS 'Whether the last round of shadow came to its end: until it does, nobody knows whose counters are missing.';
 
 CREATE TABLE meterbook.cutover_counter (
     name text NOT NULL,
@@ -3803,6 +3832,8 @@ CREATE TABLE meterbook.cutover_counter (
     moved numeric DEFAULT 0 NOT NULL,
     absorbed numeric DEFAULT 0 NOT NULL,
     absorptions integer DEFAULT 0 NOT NULL,
+    fall_id bigint DEFAULT 0 NOT NULL,
+    is_over boolean DEFAULT false NOT NULL,
     moved_at timestamp with time zone,
     looked_at timestamp with time zone NOT NULL,
     note text DEFAULT ''::text NOT NULL,
@@ -3817,6 +3848,8 @@ COMMENT ON COLUMN meterbook.cutover_counter.held IS 'What the ledger had of it b
 
 COMMENT ON COLUMN meterbook.cutover_counter.moved IS 'By how much it has risen since the switch.';
 
+COMMENT ON COLUMN meterbook.cutover_counter.is_over IS 'Of an entity that was rolled back: it has to begin again, whatever has become of its entity meanwhile.';
+
 CREATE TABLE meterbook.cutover_entity (
     entity_id bigint NOT NULL,
     state text NOT NULL,
@@ -3825,11 +3858,33 @@ CREATE TABLE meterbook.cutover_entity (
     difference numeric DEFAULT 0 NOT NULL,
     agreed_since timestamp with time zone,
     switched_at timestamp with time zone,
+    billed numeric,
+    credits numeric,
     note text DEFAULT ''::text NOT NULL,
     CONSTRAINT cutover_entity_state_is_known CHECK ((state = ANY (ARRAY['shadow'::text, 'switched'::text, 'retired'::text, 'rolled_back'::text])))
 );
 
 COMMENT ON COLUMN meterbook.cutover_entity.difference IS 'Counters less what the ledger makes of them, when it was last looked at.';
+
+COMMENT ON COLUMN meterbook.cutover_entity.billed IS 'What the product had billed of its running period when that was last read; null: not since the switch.';
+
+CREATE TABLE meterbook.cutover_fall (
+    id bigint NOT NULL,
+    owner text NOT NULL,
+    was numeric NOT NULL,
+    is_now numeric NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_fall IS 'Each time that a counter fell, where the trigger stands: from what to what. Between two of them it only rises, so what it rose by is known to the last digit, however often it is looked at. The ids of one owner follow its row''s locks.';
+
+ALTER TABLE meterbook.cutover_fall ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME meterbook.cutover_fall_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE meterbook.cutover_mirror (
     kind text NOT NULL,
@@ -3846,6 +3901,14 @@ CREATE TABLE meterbook.cutover_refusal (
 );
 
 COMMENT ON TABLE meterbook.cutover_refusal IS 'What could not be taken over, and why; it is tried again at every round.';
+
+CREATE TABLE meterbook.cutover_return (
+    entity_id bigint NOT NULL,
+    user_id text NOT NULL,
+    amount numeric NOT NULL
+);
+
+COMMENT ON TABLE meterbook.cutover_return IS 'What rollbacks have given back to whose counter, since the entity was last compared: doing it again gives back the rest.';
 
 CREATE TABLE meterbook.cutover_row (
     audit_id text NOT NULL,
@@ -4350,6 +4413,9 @@ ALTER TABLE ONLY meterbook.cutover_counter
 ALTER TABLE ONLY meterbook.cutover_entity
     ADD CONSTRAINT cutover_entity_pkey PRIMARY KEY (entity_id);
 
+ALTER TABLE ONLY meterbook.cutover_fall
+    ADD CONSTRAINT cutover_fall_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY meterbook.cutover_mirror
     ADD CONSTRAINT cutover_mirror_pkey PRIMARY KEY (kind, id);
 
@@ -4358,6 +4424,9 @@ ALTER TABLE ONLY meterbook.cutover
 
 ALTER TABLE ONLY meterbook.cutover_refusal
     ADD CONSTRAINT cutover_refusal_pkey PRIMARY KEY (subject);
+
+ALTER TABLE ONLY meterbook.cutover_return
+    ADD CONSTRAINT cutover_return_pkey PRIMARY KEY (entity_id, user_id);
 
 ALTER TABLE ONLY meterbook.cutover_row
     ADD CONSTRAINT cutover_row_pkey PRIMARY KEY (audit_id);
@@ -4480,6 +4549,8 @@ CREATE INDEX charge_of_period ON meterbook.charge USING btree (entity_id, period
 CREATE INDEX correction_of_period ON meterbook.correction USING btree (entity_id, of_period);
 
 CREATE INDEX cutover_counter_of_entity ON meterbook.cutover_counter USING btree (entity_id);
+
+CREATE INDEX cutover_fall_of_owner ON meterbook.cutover_fall USING btree (owner, id);
 
 CREATE INDEX cutover_row_of_counter ON meterbook.cutover_row USING btree (counter, epoch);
 
@@ -4715,7 +4786,7 @@ REVOKE ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, 
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.bury_delivery(the_id bigint, the_lease bigint, note text, at timestamp with time zone) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.charge_and_seal_period(the_entity bigint, the_period bigint, charged bigint, credits bigint, written_off bigint, grant_ids bigint[], grant_cents bigint[], baseline numeric, refresh numeric, effective numeric, overage numeric, given_back bigint, at timestamp with time zone) TO meterbook_writer;
@@ -5010,6 +5081,8 @@ REVOKE ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[]
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.note_conflicts(keys uuid[], fingerprints uuid[], actors text[], categories text[], sources text[], descriptions text[], amounts numeric[], entities text[], periods bigint[], at timestamp with time zone) TO meterbook_importer;
 
+REVOKE ALL ON FUNCTION meterbook.note_fall() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.note_invoiced_period(the_id text, starts_at timestamp with time zone, ends_at timestamp with time zone, at timestamp with time zone) TO meterbook_importer;
@@ -5301,11 +5374,17 @@ GRANT SELECT ON TABLE meterbook.cutover_counter TO meterbook_importer;
 GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_entity TO meterbook_importer;
 
+GRANT SELECT ON TABLE meterbook.cutover_fall TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_fall TO meterbook_importer;
+
 GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_mirror TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_refusal TO meterbook_importer;
+
+GRANT SELECT ON TABLE meterbook.cutover_return TO meterbook_reader;
+GRANT SELECT ON TABLE meterbook.cutover_return TO meterbook_importer;
 
 GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.cutover_row TO meterbook_importer;

@@ -74,7 +74,7 @@ create table meterbook.charge (
   entity_id         bigint not null,
   id                bigint generated always as identity,
   period_id         bigint not null,
-  kind              text not null constraint charge_kind_is_known check (kind in ('threshold', 'final')),
+  kind              text not null constraint charge_kind_is_known check (kind in ('threshold', 'final', 'carried')),
   charged_cents     bigint not null constraint charge_charged_not_negative check (charged_cents >= 0),
   credits_cents     bigint not null constraint charge_credits_not_negative check (credits_cents >= 0),
   written_off_cents bigint not null default 0 constraint charge_written_off_not_negative check (written_off_cents >= 0),

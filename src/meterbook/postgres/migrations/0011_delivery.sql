@@ -57,7 +57,7 @@ begin
   with taken as (
     select d.outbox_id from meterbook.outbox_delivery d join meterbook.outbox o on o.id = d.outbox_id
     where d.state in ('due', 'leased') and d.due_at <= moment and not o.kind = any (without)
-      and not exists (select from meterbook.shadowed_entity s where s.entity_id = o.entity_id)
+      and not exists (select from meterbook.shadowed_entity s where s.entity_id = o.entity_id and s.since <= o.created_at)    -- billed elsewhere since
     order by d.due_at, d.outbox_id limit how_many for update of d skip locked),
   leased as (
     update meterbook.outbox_delivery d set state = 'leased', lease = nextval('meterbook.outbox_lease'), due_at = moment + lease_for,

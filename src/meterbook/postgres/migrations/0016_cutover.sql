@@ -5,8 +5,10 @@ create table meterbook.cutover (
   id       smallint primary key default 1 constraint cutover_is_one_row check (id = 1),
   mapping  text not null,
   feed     text not null constraint cutover_feed_is_known check (feed in ('audit', 'application')),
+  is_whole boolean not null default false,
   began_at timestamptz not null
 );
+comment on column meterbook.cutover.is_whole is 'Whether the last round of shadow came to its end: until it does, nobody knows whose counters are missing.';
 comment on column meterbook.cutover.mapping is 'Digest of the mapping that all steps use.';
 comment on column meterbook.cutover.feed is 'Who records usage while counters still count: the cutover, from the audit log, or the application, under the keys legacy:<audit id>.';
 
@@ -33,8 +35,11 @@ create table meterbook.cutover_entity (
   difference   numeric not null default 0,
   agreed_since timestamptz,
   switched_at  timestamptz,
+  billed       numeric,
+  credits      numeric,
   note         text not null default ''
 );
+comment on column meterbook.cutover_entity.billed is 'What the product had billed of its running period when that was last read; null: not since the switch.';
 comment on column meterbook.cutover_entity.difference is 'Counters less what the ledger makes of them, when it was last looked at.';
 
 create table meterbook.cutover_counter (
@@ -51,6 +56,8 @@ create table meterbook.cutover_counter (
   moved       numeric not null default 0,
   absorbed    numeric not null default 0,
   absorptions integer not null default 0,
+  fall_id     bigint not null default 0,
+  is_over     boolean not null default false,
   moved_at    timestamptz,
   looked_at   timestamptz not null,
   note        text not null default ''
@@ -61,7 +68,27 @@ comment on table meterbook.cutover_counter is
   'From then on: moved = Σ its rows + absorbed.';
 comment on column meterbook.cutover_counter.base is 'Its part of the baseline.';
 comment on column meterbook.cutover_counter.held is 'What the ledger had of it before this epoch began.';
+comment on column meterbook.cutover_counter.is_over is 'Of an entity that was rolled back: it has to begin again, whatever has become of its entity meanwhile.';
 comment on column meterbook.cutover_counter.moved is 'By how much it has risen since the switch.';
+
+create table meterbook.cutover_fall (
+  id     bigint generated always as identity primary key,
+  owner  text not null,
+  was    numeric not null,
+  is_now numeric not null
+);
+create index cutover_fall_of_owner on meterbook.cutover_fall (owner, id);
+comment on table meterbook.cutover_fall is
+  'Each time that a counter fell, where the trigger stands: from what to what. Between two of them it only rises, so what it rose by is known to the last digit, '
+  'however often it is looked at. The ids of one owner follow its row''s locks.';
+
+create table meterbook.cutover_return (
+  entity_id bigint not null,
+  user_id   text not null,
+  amount    numeric not null,
+  primary key (entity_id, user_id)
+);
+comment on table meterbook.cutover_return is 'What rollbacks have given back to whose counter, since the entity was last compared: doing it again gives back the rest.';
 
 create table meterbook.cutover_row (
   audit_id    text primary key,
@@ -77,6 +104,18 @@ create index cutover_row_of_counter on meterbook.cutover_row (counter, epoch);
 comment on table meterbook.cutover_row is
   'Rows of the audit log that the ledger has under their own keys; amount 0: in the baseline, held, or refused. is_held: the ledger had it before its epoch '
   'began. is_switched: recorded by a writer of both after the switch.';
+
+create function meterbook.note_fall() returns trigger
+language plpgsql security definer set search_path = meterbook, pg_temp as $$
+-- On the counters of a product, while it is migrated. Arguments: the columns of the user and of the counter. A row that is gone is a counter of 0.
+declare
+  before  jsonb := to_jsonb(old);
+  present jsonb := case when tg_op = 'UPDATE' then to_jsonb(new) end;
+begin
+  insert into meterbook.cutover_fall (owner, was, is_now)
+  values (before ->> tg_argv[0], coalesce((before ->> tg_argv[1])::numeric, 0), coalesce((present ->> tg_argv[1])::numeric, 0));
+  return null;
+end $$;
 
 create function meterbook.sum_held(the_entity bigint, the_period bigint, person text, at timestamptz) returns numeric
 language sql stable as $$
@@ -183,16 +222,27 @@ begin
   return imported;
 end $$;
 
-create function meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, at timestamptz) returns bigint
-language sql as $$
-  -- What the product had billed of the running period when it was switched: counted as billed, with no outbox row, since it has left already.
+create function meterbook.carry_billed(the_entity bigint, the_period bigint, cents bigint, spent bigint, at timestamptz) returns bigint
+language plpgsql as $$
+-- What the product billed of the running period, before it was switched or by an old instance since: counted as billed, with no outbox row, since it
+-- has left already. `spent`: what credits paid of it there, taken from the grants here, as far as they go. Under lock_period.
+declare
+  paid      bigint := least(spent, cents, (select coalesce(sum(g.remaining), 0) from meterbook.grants_of(the_entity) g where g.remaining > 0));
+  charge_id bigint;
+begin
+  if cents <= 0 then return null; end if;
   insert into meterbook.charge (entity_id, period_id, kind, charged_cents, credits_cents, overage, at)
-  select the_entity, the_period, 'carried', carry_billed.cents, 0, carry_billed.cents / 100.0, carry_billed.at where carry_billed.cents > 0
-  returning id
-$$;
-alter table meterbook.charge drop constraint charge_kind_is_known;
-alter table meterbook.charge add constraint charge_kind_is_known check (kind in ('threshold', 'final', 'carried'));
+  values (the_entity, the_period, 'carried', carry_billed.cents - paid, paid, carry_billed.cents / 100.0, carry_billed.at) returning id into charge_id;
+  insert into meterbook.credit_spend (entity_id, grant_id, charge_id, cents, at)
+  select the_entity, g.id, charge_id, least(g.remaining, paid - g.before), carry_billed.at
+  from (select x.id, x.remaining,
+               coalesce(sum(x.remaining) over (order by x.priority, x.expires_at nulls last, x.granted_at, x.id rows between unbounded preceding and 1 preceding), 0)::bigint as before
+        from meterbook.grants_of(the_entity) x where x.remaining > 0) g
+  where paid > g.before;
+  return charge_id;
+end $$;
 
 revoke all on all functions in schema meterbook from public;
-grant select on meterbook.cutover, meterbook.cutover_mirror, meterbook.cutover_refusal, meterbook.cutover_entity, meterbook.cutover_counter, meterbook.cutover_row
+grant select on meterbook.cutover, meterbook.cutover_mirror, meterbook.cutover_refusal, meterbook.cutover_entity, meterbook.cutover_counter, meterbook.cutover_row,
+  meterbook.cutover_fall, meterbook.cutover_return
   to meterbook_reader, meterbook_importer;

@@ -9,11 +9,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import pooled_days
-from meterbook.core.cutover_plan import ENTITLED, CounterPlace, LegacySubscription, Person, person_findings
+from meterbook.core.cutover import pooled_days, total
+from meterbook.core.cutover_plan import ENDED, CounterPlace, LegacySubscription, Person, amount_problem, person_findings
 from meterbook.core.money import ZERO
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.cutover_step import CutoverStep
+from meterbook.sync.operations.list_own_usage import list_own_usage
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
 
@@ -53,6 +54,7 @@ class OrganizationPlace:
     id: str
     entity_id: int
     period_id: int
+    departed: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,12 @@ def begin_people(conn: Connection[Any], step: CutoverStep, attribute: Attribute,
         for one in cutover.rows_of(conn, Place, "list_places", {"users": [p.user_id for p in people], "at": at})
     }
     was = {one.user_id: one for one in stale}
+    unreturned = _unreturned(conn, [one.payer_id for one in places.values()])
     counters: list[_Counter] = []
     left: set[tuple[int, int]] = set()
     for person in people:
         place, before = places[person.user_id], was[person.user_id]
-        reason = _reason_against(person, place, subscriptions, step)
+        reason = _reason_against(person, place, subscriptions, step) or unreturned.get(place.payer_id)
         if reason is not None:
             for subject in {person.entity, place.payer}:
                 note_refusal(conn, subject, f"{person.entity} {reason}", at)
@@ -125,10 +128,20 @@ def _leave(
 def _reason_against(
     person: Person, place: Place, subscriptions: Mapping[str, Sequence[LegacySubscription]], step: CutoverStep
 ) -> str | None:
-    refused = [one.message for one in person_findings(person, subscriptions, step.catalog) if one.refused]
+    refused = [one.message for one in person_findings(person, subscriptions, step.catalog, step.at) if one.refused]
     if place.unexplained:
         refused.append(f"has {place.unexplained:f} in the ledger that was recorded before anything was compared")
     return refused[0] if refused else None
+
+
+def _unreturned(conn: Connection[Any], entities: Sequence[int]) -> dict[int, str]:
+    """By entity: why one that was rolled back can't be compared again yet."""
+    found: dict[int, str] = {}
+    for state in cutover.records_of(conn, "list_rolled_back", {"entities": list(entities)}):
+        rest = total(one["amount"] for one in list_own_usage(conn, state["entity_id"], state))
+        if rest:
+            found[state["entity_id"]] = f"has {rest:f} in the ledger that is on no counter: run `rollback` again first"
+    return found
 
 
 def _waits(person: StalePerson) -> bool:
@@ -143,9 +156,13 @@ def begin_organizations(
     places = cutover.rows_of(
         conn, OrganizationPlace, "list_organization_places", {"after": after, "rows": PEOPLE_PER_PAGE}
     )
-    counters: list[_Counter] = [
-        (f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id) for one in places
-    ]
+    counters: list[_Counter] = []
+    for one in places:
+        problem = amount_problem("departed", one.departed)
+        if problem is None:
+            counters.append((f"departed:{one.id}", "departed", one.id, one.entity_id, one.period_id))
+        else:
+            note_refusal(conn, f"organization:{one.id}", problem, at)
     entities = _begin(conn, tables, counters, since, at)
     return Begun(len(counters), entities, places[-1].id if places else None)
 
@@ -181,7 +198,7 @@ def _begin(
             "owners": list(owners),
             "entities": list(entities),
             "periods": list(periods),
-            "since": [tables.instant(since)] * len(names),
+            "since": [tables.earliest(since)] * len(names),
             "at": at,
         },
     )
@@ -210,10 +227,10 @@ def read_people(conn: Connection[Any], users: Sequence[str]) -> list[Person]:
 def subscriptions_of(conn: Connection[Any], people: Sequence[Person]) -> dict[str, list[LegacySubscription]]:
     """By owner: the entitled ones of these people and their organizations."""
     owners = {one.entity for one in people} | {one.organization for one in people if one.organization is not None}
-    arguments = {"owners": sorted(owners), "statuses": list(ENTITLED)}
+    arguments = {"owners": sorted(owners), "ended": list(ENDED)}
     found: dict[str, list[LegacySubscription]] = {}
     for one in cutover.rows_of(conn, LegacySubscription, "list_subscriptions", arguments):
-        found.setdefault(one.owner, []).append(one)
+        found.setdefault(str(one.owner), []).append(one)
     return found
 
 
@@ -239,7 +256,11 @@ def set_baseline_of(
     days: dict[int, Decimal] = {}
     if tables.mapping.has("audit") and any(one["refreshes"] for one in counters):
         places = [_place(one, at) for one in counters if one["kind"] != "departed" and one["base"] > ZERO]
-        days = pooled_days(bases, audit_days(conn, tables, places))
+        dated = audit_days(conn, tables, places)
+        for one in counters:
+            if one["kind"] == "departed" and one["base"] > ZERO:
+                dated[one["name"]] = departed_days(conn, tables, one["entity"], one["starts_at"], one["ends_at"], at)
+        days = pooled_days(bases, dated)
     arguments = {"entity_id": entity_id, "period_id": period_id, "amount": max(amount, ZERO), "at": at}
     cutover.value_of(conn, "set_baseline", {**arguments, "days": list(days), "amounts": list(days.values())})
     return amount, sum(days.values(), ZERO)
@@ -267,9 +288,28 @@ def audit_days(
         "entities": [one.entity for one in places],
         "starts": [one.starts_at for one in places],
         "ends": [one.ends_at for one in places],
-        "since": [tables.instant(one.since) for one in places],
-        "until": [tables.instant(one.until) for one in places],
+        "since": [one.since for one in places],
+        "until": [one.until for one in places],
+        "earliest": [tables.earliest(one.since) for one in places],
+        "latest": [tables.latest(one.until) for one in places],
     }
     for row in cutover.records_of(conn, "sum_audit_days", arguments):
         found.setdefault(row["name"], {})[row["day"]] = row["amount"]
     return found
+
+
+def departed_days(
+    conn: Connection[Any], tables: LegacyTables, entity: str, starts_at: datetime, ends_at: datetime, at: datetime
+) -> dict[int, Decimal]:
+    """By day, what departed members of an organization used, where the log says who paid; else nobody knows."""
+    if not tables.mapping.has("audit", "payer"):
+        return {}
+    arguments = {
+        "entity": entity,
+        "starts": starts_at,
+        "ends": ends_at,
+        "until": at,
+        "earliest": tables.earliest(starts_at),
+        "latest": tables.latest(at),
+    }
+    return {row["day"]: row["amount"] for row in cutover.records_of(conn, "sum_departed_days", arguments)}

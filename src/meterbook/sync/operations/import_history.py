@@ -86,8 +86,10 @@ def import_page(
     """In the connection's transaction; a page again imports nothing twice."""
     arguments = {
         "user": past.user,
-        "since": tables.instant(past.since),
-        "until": tables.instant(past.until),
+        "since": past.since,
+        "until": past.until,
+        "earliest": tables.earliest(past.since),
+        "latest": tables.latest(past.until),
         "after_at": EARLIEST if after is None else after.occurred_at,
         "after_id": "" if after is None else after.id,
         "rows": ROWS_PER_PAGE,

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover_plan import ENTITLED, LegacySubscription, subscription_finding
+from meterbook.core.cutover_plan import ENDED, LegacySubscription, subscription_finding
 from meterbook.core.plans import Catalog
 from meterbook.errors import CutoverRefused, MeterbookError
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
@@ -65,12 +65,12 @@ class Mirror:
         for member in self._changed(ChangedMember, "list_changed_members"):
             self._kept(f"user:{member.id}", self._member, member)
         for subscription in self._changed(ChangedSubscription, "list_changed_subscriptions"):
-            self._kept(subscription.owner, self._subscription, subscription)
+            self._kept(subscription.owner or f"subscription:{subscription.id}", self._subscription, subscription)
 
     def _changed(self, kind: type[Any], statement: str) -> Iterator[Any]:
         after = ""
         while True:
-            arguments = {"after": after, "rows": ROWS_PER_PAGE, "entitled": list(ENTITLED)}
+            arguments = {"after": after, "rows": ROWS_PER_PAGE, "ended": list(ENDED)}
             page = cutover.rows_of(self._conn, kind, statement, arguments)
             for one in page:
                 yield one
@@ -117,9 +117,9 @@ class Mirror:
         add_member(self._conn, organization, user, str(known), self._at)
 
     def _subscription(self, said: ChangedSubscription) -> None:
-        problem = subscription_finding(said, self._catalog)
-        if problem is not None and said.status in ENTITLED:
-            raise CutoverRefused(problem.message)
+        problem = subscription_finding(said, self._catalog, self._at)
+        if problem is not None or said.owner is None or said.status is None:
+            raise CutoverRefused("is nobody's" if problem is None else problem.message)
         self._shadow(said.owner)
         if said.starts_at is not None and said.ends_at is not None:
             terms = SubscriptionTerms(

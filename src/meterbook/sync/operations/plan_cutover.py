@@ -2,7 +2,7 @@
 """What a cutover would do (BEHAVIOUR §13, plan): whose counters are whose, what the baselines would be, what does not add up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,8 +12,11 @@ from psycopg import Connection
 from meterbook.core.baselines import oldest_first
 from meterbook.core.cutover import CutoverFinding, PlannedEntity, total
 from meterbook.core.cutover_plan import (
+    ENDED,
     LegacySubscription,
     Person,
+    amount_code,
+    amount_problem,
     best_of,
     payer_of,
     person_findings,
@@ -22,12 +25,14 @@ from meterbook.core.cutover_plan import (
 )
 from meterbook.core.money import EXACT, ZERO
 from meterbook.core.plans import Catalog
-from meterbook.sync.operations.begin_counters import audit_days, subscriptions_of
+from meterbook.sync.operations.begin_counters import audit_days, departed_days, subscriptions_of
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
 
 PEOPLE_PER_PAGE = 500
 MONTH = timedelta(days=31)
+SCAN_COST_MAX = 2_000
+"""In PostgreSQL's units: some ten thousand rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class CutoverPlanner:
         for planned in self._organizations():
             yield planned
         self._look_for_orphans()
+        self._look_for_nobodys()
 
     def _page(self, after: str) -> list[Person]:
         arguments = {"after": after, "rows": PEOPLE_PER_PAGE, "users": None}
@@ -87,7 +93,7 @@ class CutoverPlanner:
         return [self._entity(person, subscriptions, days) for person in sound]
 
     def _note(self, person: Person, subscriptions: Mapping[str, Sequence[LegacySubscription]]) -> bool:
-        found = person_findings(person, subscriptions, self.catalog)
+        found = person_findings(person, subscriptions, self.catalog, self.at)
         self.findings += found
         refused = any(one.refused for one in found)
         if refused and person.organization_id is not None:
@@ -180,11 +186,19 @@ class CutoverPlanner:
                 CutoverFinding("no_owner", entity, message, "left out until it is mended", refused=True)
             )
             pool.refused = True
+        for name, amount in (
+            ("usage_limit", said.usage_limit or ZERO),
+            ("credits", said.credits),
+            ("departed", said.departed),
+        ):
+            problem = amount_problem(name, amount)
+            if problem is not None:
+                self.findings.append(
+                    CutoverFinding(amount_code(amount), entity, problem, "left out until it is mended", refused=True)
+                )
+                pool.refused, said = True, replace(said, departed=ZERO)
         if said.departed > ZERO:
-            text = f"departed members used {said.departed:f}; whose rows these were, the log does not say"
-            self.findings.append(
-                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
-            )
+            pool.dated = EXACT.add(pool.dated, self._departed(entity, said, pool.subscription))
         if not pool.refused:
             self._compare(entity, pool.baseline, pool.audit, dated=pool.subscription is not None)
         paying = pool.subscription
@@ -193,6 +207,20 @@ class CutoverPlanner:
             entity, "free" if paying is None else paying.plan, starts, ends, pool.counters, EXACT.add(pool.baseline, said.departed),
             pool.dated, pool.audit, pool.billed, said.credits, said.usage_limit, pool.blocked, pool.refused,
         )  # fmt: skip
+
+    def _departed(self, entity: str, said: LegacyOrganization, paying: LegacySubscription | None) -> Decimal:
+        """How much of what departed members used has a day."""
+        dated = ZERO
+        if paying is not None:
+            days = departed_days(self.conn, self.tables, entity, *window_of(paying, self.at), self.at)
+            dated = total(oldest_first(said.departed, days).values())
+        rest = EXACT.subtract(said.departed, dated)
+        if rest:
+            text = f"departed members used {said.departed:f}; whose rows {rest:f} of it were, the log does not say"
+            self.findings.append(
+                CutoverFinding("departed_without_days", entity, text, "baseline without days: not refreshed")
+            )
+        return dated
 
     def _compare(self, entity: str, counter: Decimal, audit: Decimal, *, dated: bool) -> None:
         """The counter is what is owed; the log only dates it."""
@@ -207,12 +235,43 @@ class CutoverPlanner:
             treatment = "the counters are owed; the oldest rows date them"
             self.findings.append(CutoverFinding("counter_below_audit", entity, text, treatment))
 
+    def _look_for_nobodys(self) -> None:
+        """Counters and subscriptions that name nobody."""
+        (found,) = cutover.records_of(self.conn, "count_nameless")
+        if found["counters"]:
+            text = f"{found['counters']} rows of {found['amount']:f} name no user"
+            self.findings.append(
+                CutoverFinding("counter_without_user", "counter", text, "left out until it is mended", refused=True)
+            )
+        for one in cutover.records_of(self.conn, "list_ownerless", {"ended": list(ENDED)}):
+            self.findings.append(
+                CutoverFinding(
+                    "no_owner", f"subscription:{one['id']}", "is nobody's", "left out until it is mended", refused=True
+                )
+            )
+
+    def _look_for_index(self) -> None:
+        """Each look asks for rows of single users: without an index it reads the whole log, again and again."""
+        plan = cutover.value_of(self.conn, "explain_audit", {"since": self.tables.earliest(self.at)})
+        if any(
+            each["Node Type"] == "Seq Scan" and each["Total Cost"] > SCAN_COST_MAX for each in _nodes(plan[0]["Plan"])
+        ):
+            text = "PostgreSQL reads the whole log to find one user's rows"
+            treatment = "make an index on (user, time) first, concurrently, with the expressions of the mapping"
+            self.findings.append(CutoverFinding("audit_without_index", "audit", text, treatment))
+
     def _look_for_orphans(self) -> None:
         if not self.tables.mapping.has("audit"):
             return
-        (found,) = cutover.records_of(self.conn, "count_orphans", {"since": self.tables.instant(self.at - MONTH)})
+        self._look_for_index()
+        (found,) = cutover.records_of(self.conn, "count_orphans", {"since": self.tables.earliest(self.at - MONTH)})
         if found["entries"]:
             text = f"{found['entries']} rows of {found['amount']:f} are by {found['users']} users without a counter"
             self.findings.append(
                 CutoverFinding("rows_without_counter", "audit", text, "nobody counted them: not billed")
             )
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of PostgreSQL's plan, each with those below it."""
+    return [plan, *(below for each in plan.get("Plans", ()) for below in _nodes(each))]

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import Connection
 
 from meterbook.core.cutover import Carried, SwitchedEntity, total
+from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.money import ZERO
 from meterbook.errors import CutoverRefused
 from meterbook.sync.operations.begin_counters import set_baseline_of
@@ -38,7 +39,9 @@ def switch_entity(
     _note_bases(conn, looked, entity_id, at)
     baseline, dated = set_baseline_of(conn, step.tables, entity_id, state["period_id"], at)
     carried = _carry(conn, entity_id, state["period_id"], entity, at)
-    cutover.change(conn, "switch_entity", {"entity_id": entity_id, "at": at})
+    (theirs,) = cutover.rows_of(conn, Carried, "read_carried", parties_of(entity))
+    figures = {"billed": None if _bills_elsewhere(conn, entity) else theirs.billed, "credits": theirs.credits}
+    cutover.change(conn, "switch_entity", {"entity_id": entity_id, "at": at, **figures})
     cutover.change(conn, "unshadow_entity", {"entity_id": entity_id})
     return SwitchedEntity(
         entity,
@@ -75,6 +78,19 @@ def _check(
         raise CutoverRefused(f"counters and ledger differ by {state['difference']:f}: run `shadow` until they agree")
 
 
+def parties_of(entity: str) -> dict[str, str | None]:
+    """Whose rows have an entity's figures: the user's own, or the organization's and its owner's."""
+    kind, _, name = entity.partition(":")
+    return {"user": name if kind == "user" else None, "organization": name if kind == "organization" else None}
+
+
+def _bills_elsewhere(conn: Connection[Any], entity: str) -> bool:
+    """What stands on the row of an organization's owner was billed to the organization."""
+    user = parties_of(entity)["user"]
+    pool = [] if user is None else cutover.records_of(conn, "find_pool", {"user": user})
+    return any(one["is_owner"] for one in pool)
+
+
 def _beside_a_pool(said: Carried, *, is_owner: bool, owner_blocked: bool) -> Carried:
     """What is left to a person for whom an organization pays: its bills stand on the owner's row, and its block is not theirs."""
     blocked = None if is_owner or owner_blocked or said.blocked is None else "administrative"
@@ -88,6 +104,7 @@ def _note_bases(conn: Connection[Any], looked: Looked, entity_id: int, at: datet
         "bases": [one.base_at_switch for one in readings],
         "values": [one.value for one in readings],
         "lasts": [one.last for one in readings],
+        "falls": [looked.fall_ids[one.name] for one in readings],
         "at": at,
     }
     if readings:
@@ -96,9 +113,16 @@ def _note_bases(conn: Connection[Any], looked: Looked, entity_id: int, at: datet
 
 def _carry(conn: Connection[Any], entity_id: int, period_id: int, entity: str, at: datetime) -> Carried:
     """What was billed, credits, limit and block, beyond what an earlier switch that was rolled back has left here."""
-    kind, _, name = entity.partition(":")
-    user, organization = (name, None) if kind == "user" else (None, name)
-    (said,) = cutover.rows_of(conn, Carried, "read_carried", {"user": user, "organization": organization})
+    parties = parties_of(entity)
+    user = parties["user"]
+    (said,) = cutover.rows_of(conn, Carried, "read_carried", parties)
+    for field, amount in (
+        ("billed", said.billed),
+        ("credits", said.credits),
+        ("usage_limit", said.usage_limit or ZERO),
+    ):
+        if (problem := amount_problem(field, amount)) is not None:
+            raise CutoverRefused(problem)
     if user is not None:
         for pooled in cutover.records_of(conn, "find_pool", {"user": user}):
             said = _beside_a_pool(said, is_owner=pooled["is_owner"], owner_blocked=pooled["owner_blocked"])
@@ -111,7 +135,7 @@ def _carry(conn: Connection[Any], entity_id: int, period_id: int, entity: str, a
     if credit < 0:
         raise CutoverRefused(f"{-credit} cents of credit more are here than the product says: mend its balance")
     arguments = {"entity_id": entity_id, "period_id": period_id, "at": at}
-    cutover.value_of(conn, "carry_billed", {**arguments, "cents": billed})
+    cutover.value_of(conn, "carry_billed", {**arguments, "cents": billed, "spent": 0})
     if credit:
         number = cutover.value_of(conn, "count_grants", {"entity_id": entity_id})
         grant = f"cutover:{entity_id}:{number}"

@@ -3,20 +3,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import class_row, dict_row, tuple_row
 
-from meterbook.core.legacy_mapping import RELATIONS, FieldType, LegacyMapping, MappedRelation, type_problem
-from meterbook.errors import CutoverRefused, InvalidMapping
+from meterbook.core.legacy_mapping import RELATIONS, FieldType, LegacyMapping, MappedRelation, says_utc, type_problem
+from meterbook.errors import CutoverRefused, InvalidMapping, InvalidRequest
 from meterbook.postgres.refusals import refusals
 from meterbook.postgres.statements import statements_beside
 
 SQL = statements_beside(__file__)
 Row = TypeVar("Row")
+ANY_ZONE = timedelta(days=1)
+"""More than any clock on Earth differs from UTC."""
 _NULLS: Mapping[FieldType, LiteralString] = {
     "text": "null::text",
     "amount": "null::numeric",
@@ -28,13 +30,21 @@ _NULLS: Mapping[FieldType, LiteralString] = {
 
 @dataclass(frozen=True, slots=True)
 class LegacyTables:
-    """Their tables, attached to a session. `has_bare_times`: the indexed time of the audit log has no zone, and is in UTC."""
+    """Their tables, attached to a session. `has_bare_times`: the audit log's indexed time has no zone; `is_local`: nor is it in UTC."""
 
     mapping: LegacyMapping
     has_bare_times: bool
+    is_local: bool = False
 
-    def instant(self, at: datetime) -> datetime:
-        """To compare with `indexed_at`, in its own type, so that its index serves."""
+    def earliest(self, at: datetime) -> datetime:
+        """To compare with `indexed_at`, in its own type, so that its index serves: rows from `at` on are all later."""
+        return self._bare(at - ANY_ZONE) if self.is_local else self._bare(at)
+
+    def latest(self, at: datetime) -> datetime:
+        """The same for rows before `at`: all are earlier. Which of them really are, `occurred_at` says."""
+        return self._bare(at + ANY_ZONE) if self.is_local else self._bare(at)
+
+    def _bare(self, at: datetime) -> datetime:
         return at.astimezone(UTC).replace(tzinfo=None) if self.has_bare_times else at
 
 
@@ -48,10 +58,21 @@ def attach(conn: Connection[Any], mapping: LegacyMapping) -> LegacyTables:
         raise InvalidMapping(problems)
     with refusals():
         for name in RELATIONS:
-            conn.execute(_view(name, mapping.relations.get(name)))
+            _make_view(conn, name, mapping.relations.get(name))
     audit = mapping.relations.get("audit")
     field = "indexed_at" if audit is not None and "indexed_at" in audit.expressions else "occurred_at"
-    return LegacyTables(mapping, types.get(("audit", field)) == "timestamp")
+    is_bare = types.get(("audit", field)) == "timestamp"
+    return LegacyTables(mapping, is_bare, is_bare and not (audit is not None and says_utc(audit)))
+
+
+def _make_view(conn: Connection[Any], name: str, relation: MappedRelation | None) -> None:
+    """Raises `InvalidMapping` for expressions that can be computed each by itself, and not of the same row."""
+    try:
+        conn.execute(_view(name, relation), binary=True)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise InvalidMapping([f"{name}: {error.diag.message_primary or error}"]) from error
 
 
 def detach(conn: Connection[Any]) -> None:
@@ -88,11 +109,11 @@ def _try(conn: Connection[Any], source: str, expression: str) -> tuple[str, str]
     statement = sql.SQL(SQL["try_expression"]).format(expression=_theirs(expression), source=_theirs(source))
     try:
         with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(statement)
-            columns = cursor.description or ()
-            if len(columns) != 1:
+            cursor.execute(statement, binary=True)  # so that it is one statement, and no second one hides in it
+            types = [column.type_code for column in cursor.description or ()]
+            known = psycopg.adapters.types.get(types[0])
+            if known is not None and known.name == "record":
                 return "", "gives several columns; write one expression"
-            known = psycopg.adapters.types.get(columns[0].type_code)
             return ("a type of its own" if known is None else known.name), ""
     except psycopg.OperationalError:
         raise
@@ -115,18 +136,24 @@ def _view(name: str, relation: MappedRelation | None) -> sql.Composed:
     """Columns stay as they are, so that what is a bare column in the mapping can be given back through the view."""
     columns = []
     for field, wanted in RELATIONS[name].items():
-        column = sql.SQL(_NULLS[wanted.type])
+        column: sql.Composable = sql.SQL(_NULLS[wanted.type])
         if relation is not None and field in relation.expressions:
             column = _theirs(relation.expressions[field])
+            column = column if wanted.type != "time" or field == "indexed_at" else _sound_time(column)
         elif relation is not None and field == "indexed_at":
             column = _theirs(relation.expressions["occurred_at"])
-        columns.append(sql.SQL("({}) as {}").format(column, sql.Identifier(field)))
+        columns.append(sql.SQL("({}\n) as {}").format(column, sql.Identifier(field)))
     return sql.SQL(SQL["attach"]).format(
         view=sql.Identifier(f"legacy_{name}"),
         columns=sql.SQL(", ").join(columns),
         source=sql.SQL("(values (1)) as nothing") if relation is None else _theirs(relation.source),
         condition=sql.SQL("false") if relation is None else _theirs(relation.where or "true"),
     )
+
+
+def _sound_time(column: sql.Composable) -> sql.Composable:
+    """Null for what no calendar has, infinity or a year beyond 9999."""
+    return sql.SQL(SQL["sound_time"]).format(column=column)
 
 
 def _theirs(text: LiteralString) -> sql.SQL:
@@ -186,3 +213,57 @@ def unlock_cutover(conn: Connection[Any]) -> None:
 def columns_of(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, list[Any]]:
     """Rows as arrays, for a statement that unnests them; the array of `name` is called `names`."""
     return {f"{name}s": [row[name] for row in rows] for name in names}
+
+
+# ------------------------------------------------------------------------------------------------------------------- the trigger
+
+
+def put_trigger(conn: Connection[Any], tables: LegacyTables, *, stands: bool) -> bool:
+    """Has the falls of their counters noted by a trigger on their table, or takes it away. In the connection's transaction; gives whether
+    it changed anything. The one statement that locks that table: it waits 50 ms for it at most, then raises `InProgress`.
+    """
+    names = _counter_columns(conn, tables)
+    if value_of(conn, "has_trigger", {"source": names["source"]}) == stands:
+        return False
+    value_of(conn, "limit_lock_wait")
+    parts = {
+        "table": sql.Identifier(names["schema"], names["name"]),
+        "running": sql.Identifier(names["running"]),
+        "user": sql.Literal(names["user_id"]),
+        "counter": sql.Literal(names["running"]),
+    }
+    verbs = (
+        ("create_fall_trigger", "create_deletion_trigger") if stands else ("drop_fall_trigger", "drop_deletion_trigger")
+    )
+    with refusals():
+        for verb in verbs:
+            conn.execute(sql.SQL(SQL[verb]).format(**parts))
+    return True
+
+
+def has_trigger(conn: Connection[Any], tables: LegacyTables) -> bool:
+    """Whether falls of their counters are noted."""
+    source = tables.mapping.relations["counter"].source
+    try:
+        return bool(value_of(conn, "has_trigger", {"source": source}))
+    except InvalidRequest:
+        return False  # a sub-select is no table
+
+
+def _counter_columns(conn: Connection[Any], tables: LegacyTables) -> dict[str, Any]:
+    counter = tables.mapping.relations["counter"]
+    arguments = {
+        "source": counter.source,
+        "user_id": counter.expressions["user_id"],
+        "running": counter.expressions["running"],
+    }
+    try:
+        found = records_of(conn, "find_counter_columns", arguments)
+    except InvalidRequest:
+        found = []
+    if not found:
+        raise CutoverRefused(f"a trigger stands on a table, and counter.from is {counter.source!r}")
+    for field in ("user_id", "running"):
+        if found[0][field] is None:
+            raise CutoverRefused(f"a trigger reads a bare column, and counter.{field} is {arguments[field]!r}")
+    return found[0]
