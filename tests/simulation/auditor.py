@@ -17,7 +17,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R7  "All corrections" in the giving back of §3.7 are all, positive ones after the close too.
 - R8  An organization begins to pay for a member whenever a change makes it the payer; then every subscription of the
       member that has not ended is set to cancel, an unpaid one too. Being merely unpaid takes no cancellation back.
-      (§12)
+      Where the clock makes it the payer, since a better subscription of the member has ended, that is at the end of
+      the term which runs when it is noticed: Stripe has renewed what nobody had told it to cancel. (§12)
 - R9  The sweep closes before it looks at thresholds, so that credits go to the older debt. A grant made after a
       period's end pays for it too. (§9, §10)
 - R10 Credits of a correction have priority 50, as others have.
@@ -317,8 +318,14 @@ class Auditor:
     # ------------------------------------------------------------------------------------------------------------ the clock
 
     def at(self, now: datetime) -> None:
-        """§10 The clock opens periods, in the order of their ends; an organization's end comes first (R1)."""
+        """§10 The clock opens periods; who is paid for by an organization since then is noticed now (R8)."""
+        paid = self._paid_members()
         self.now = max(now, self.now)
+        self._pass_ends()
+        self._begin_to_pay(paid)
+
+    def _pass_ends(self) -> None:
+        """In the order of the ends; an organization's comes first (R1)."""
         while due := [sub for sub in self.subscriptions.values() if self._is_due(sub)]:
             self._turn(min(due, key=lambda sub: (self._runs_until(sub), sub.owner.startswith("user:"), sub.id)))
 
@@ -404,7 +411,7 @@ class Auditor:
             self._first_contact(said)
         else:
             self._amend(ours, said, terms, anchor_named=anchor is not None)
-        self.at(self.now)
+        self._pass_ends()
         self._begin_to_pay(paid)
 
     def _first_contact(self, said: Subscription) -> None:

@@ -11,8 +11,8 @@ from tests.simulation.stage import stage
 START = datetime(2026, 6, 20, 12, tzinfo=UTC)
 
 
-def subscribed(entity: str, plan: str, seats: int = 1, back: int = 0) -> Step:
-    said = {"plan": plan, "seats": seats, "interval": "month", "back": back, "status": "active", "ids": True}
+def subscribed(entity: str, plan: str, seats: int = 1, back: int = 0, *, ids: bool = True) -> Step:
+    said = {"plan": plan, "seats": seats, "interval": "month", "back": back, "status": "active", "ids": ids}
     return Step("subscribe", {"entity": entity} | said)
 
 
@@ -174,6 +174,35 @@ FOUND = {
         subscribed("organization:o1", "team"),
         Step("cumulative", {"user": "u1", "request": 2, "total": "140.5", "entity": None, "when": None}),
         jumped(to="organization:o1", offset_us=3_599_999_999),
+    ],
+    "§12 whom an organization begins to pay for by the clock has the rest set to cancel": [
+        organization("o1", "u1"),
+        subscribed("user:u1", "team_6000"),
+        subscribed("organization:o1", "pro_6000", 3),
+        subscribed("user:u1", "pro_6000"),
+        Step("cancel", {"entity": "user:u1", "cancel": True}),
+        jumped(to="organization:o1", offset_us=0),
+    ],
+    "§12 what is set to cancel by the clock ends with the term that runs when it is noticed": [
+        organization("o1", "u1"),
+        subscribed("user:u1", "enterprise", back=1_728_000),
+        subscribed("organization:o1", "enterprise"),
+        subscribed("user:u1", "pro_25000", back=60),
+        changed("organization:o1", "team", 3, None),
+        jumped(seconds=3_024_000),
+        jumped(seconds=40 * 86_400),
+        recorded("u1", "1.00"),
+    ],
+    "§12 what the clock had us cancel is taken back on leaving": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "pro"),
+        subscribed("user:u5", "pro_6000", 3, back=1_728_000),
+        Step("join", {"organization": "o1", "user": "u5"}),
+        changed("user:u5", "team_6000", 5, "start"),
+        subscribed("user:u5", "pro_6000", 2, back=777_600),
+        jumped(seconds=3_024_000),
+        Step("leave", {"organization": "o1", "user": "u5"}),
+        jumped(seconds=40 * 86_400),
     ],
 }  # fmt: skip
 
