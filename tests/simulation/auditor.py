@@ -42,6 +42,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R22 Of several subscriptions of one owner the best pays; the others' periods rest beside it, run their time and close. The later
       start is that of the subscription, or of the window in which it was entitled again. An organization's has
       ended when the last of them has. (§4, §12)
+- R23 What is said with its time was in force then, also where it repeats what was known: a change from before that time
+      which is told afterwards counts beside it, and alone from when it is told. (§7, §10)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
@@ -107,6 +109,8 @@ class Subscription:
     segments: list[Terms]
     began: datetime
     ended_at: datetime | None = None
+    repeated_at: datetime = FREE_START
+    """The latest instant of which was said, with that time, what was known."""
 
     @property
     def terms(self) -> Terms:
@@ -410,7 +414,7 @@ class Auditor:
         if ours is None:
             self._first_contact(said)
         else:
-            self._amend(ours, said, terms, anchor_named=anchor is not None)
+            self._amend(ours, said, terms, anchor_named=anchor is not None, time_named=effective_at is not None)
         self._pass_ends()
         self._begin_to_pay(paid)
 
@@ -439,7 +443,9 @@ class Auditor:
     def _running(self, sub: Subscription, owner: str) -> bool:
         return sub.owner == owner and sub.ended_at is None
 
-    def _amend(self, ours: Subscription, said: Subscription, terms: Terms, *, anchor_named: bool) -> None:
+    def _amend(
+        self, ours: Subscription, said: Subscription, terms: Terms, *, anchor_named: bool, time_named: bool
+    ) -> None:
         """§10 Cuts, and Stripe's word amends; one kind of change at a time, else `Unclear`."""
         current = self.window(ours)
         crossing = terms.has_overage != ours.terms.has_overage and terms.at > current.start
@@ -465,7 +471,7 @@ class Auditor:
             ours.ends = max(said.ends, self.now)
             current.end = ours.ends if current.end > self.now else current.end
             ours.anchor = said.anchor if anchor_named else ours.ends
-        self._restate(ours, said, terms)
+        self._restate(ours, said, terms, time_named=time_named)
 
     def _check_clear(
         self, ours: Subscription, said: Subscription, terms: Terms, current: Period, *, kinds: Sequence[bool]
@@ -520,14 +526,18 @@ class Auditor:
         self._cut(current, said.starts)
         self._open(ours, said.starts, end)
 
-    def _restate(self, ours: Subscription, said: Subscription, terms: Terms) -> None:
+    def _restate(self, ours: Subscription, said: Subscription, terms: Terms, *, time_named: bool) -> None:
         ours.status = said.status
         ours.customer, ours.stripe = said.customer or ours.customer, said.stripe or ours.stripe
         if not ours.ours:
             ours.cancel = said.cancel
         if (terms.plan, terms.counted) != (ours.terms.plan, ours.terms.counted):
             at_start = terms.at == self.window(ours).start  # R4; at any other instant both count (R18)
-            ours.segments = [old for old in ours.segments if old.at < terms.at or not at_start] + [terms]
+            kept = [old for old in ours.segments if old.at < terms.at or not at_start]
+            repeated = [replace(ours.terms, at=ours.repeated_at), replace(terms, at=self.now)]  # R23
+            ours.segments = [*kept, terms, *(repeated if ours.repeated_at > terms.at else ())]
+        elif time_named:
+            ours.repeated_at = max(ours.repeated_at, terms.at)
         self._wake(ours)
 
     def _end(self, sub: Subscription, when: datetime) -> None:

@@ -204,6 +204,20 @@ FOUND = {
         Step("leave", {"organization": "o1", "user": "u5"}),
         jumped(seconds=40 * 86_400),
     ],
+    "§10 the newest word holds, also where what came before it was said of a later instant": [
+        subscribed("user:u5", "enterprise", 3, back=86_400),
+        changed("user:u5", "enterprise", 3, 1),
+        changed("user:u5", "pro_6000", 2, "start"),
+        jumped(seconds=35 * 86_400),
+        recorded("u5", "61.00"),
+    ],
+    "§7 what was said to be in force counts, and the next window has what was said last": [
+        subscribed("user:u1", "pro_25000", 2, back=86_400),
+        changed("user:u1", "pro_25000", 2, 7200),
+        changed("user:u1", "pro_6000", 1, "start"),
+        jumped(seconds=35 * 86_400),
+        recorded("u1", "61.00"),
+    ],
 }  # fmt: skip
 
 
