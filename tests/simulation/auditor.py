@@ -7,8 +7,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       (§10, §12)
 - R2  First contact opens the window that contains now, not the ones before it (S69). One whose reported period is
       over opens that, and the clock goes on.
-- R3  A moved end (same start, another end) is where the anniversaries are counted from, unless an anchor is named.
-      (§10)
+- R3  A moved end (same start, another end) is where the anniversaries are counted from, unless an anchor is named. One
+      that is named holds, also if the end is as it was. (§10)
 - R4  A change effective at the very start of a period replaces what the clock assumed, and cuts nothing. (§10)
 - R5  While its subscription is unpaid, paused or incomplete, also when it ends so by the clock, a period takes only entries that
       name it. (§4, §3.8)
@@ -450,7 +450,7 @@ class Auditor:
         current = self.window(ours)
         crossing = terms.has_overage != ours.terms.has_overage and terms.at > current.start
         later = said.starts >= current.start and said.starts != ours.starts
-        moved = said.starts == ours.starts and said.ends != ours.ends
+        moved = said.starts == ours.starts and (said.ends != ours.ends or (anchor_named and said.anchor != ours.anchor))
         self._check_clear(ours, said, terms, current, kinds=(later, moved, crossing or said.owner != ours.owner))
         if said.status in ENDED:
             running = [

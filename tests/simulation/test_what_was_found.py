@@ -218,6 +218,13 @@ FOUND = {
         jumped(seconds=35 * 86_400),
         recorded("u1", "61.00"),
     ],
+    "§10 an anchor that is named holds, also where the end is the one that was known": [
+        jumped(seconds=72 * 86_400),
+        subscribed("user:u1", "team_6000"),
+        jumped(to="user:u1", offset_us=-3_600_000_000),
+        Step("move_end", {"entity": "user:u1", "days": -3}),
+        jumped(seconds=86_400),
+    ],
 }  # fmt: skip
 
 
