@@ -29,7 +29,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       minimum. What is compared is what would be stored, in cents. (§2, §8)
 - R14 Credits that pass with a subscription are gone for the owner before, also for what is still to be closed there.
       (§12)
-- R15 A user is deleted only if every period that would end in a charge can be addressed. (§12)
+- R15 A user is deleted only if every period that would end in a charge can be addressed, as they would be closed: cut
+      now, the oldest end first, each credit for one of them. (§12)
 - R16 A subscription that rests opens no period; when it is entitled again, the window that contains now opens with
       what was in force in it, rested or not; of a change between overage and none the last kind alone. (§4, §7)
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
@@ -49,6 +50,7 @@ What no reading is taken for raises `Unclear`: the simulation leaves such a step
 """
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -1215,13 +1217,22 @@ class Auditor:
         subs = [sub for sub in self._all() if sub.owner == entity and sub.ended_at is None]
         if any(self.window(sub).start == self.now for sub in subs):
             raise Unclear
-        for period in self._dated(entity):
-            if not period.closed and self._outcome(period)[3] >= SMALLEST_CHARGE and not self._addressable(period):
-                raise Refused("not_addressable")
+        deepcopy(self)._close_for_good(entity)
         for sub in subs:
             self._cut(self.window(sub), self.now)
             self._end(sub, self.now)
         self.deleted.add(entity)
+
+    def _close_for_good(self, entity: str) -> None:
+        """R15, on a copy."""
+        unclosed = [period for period in self._dated(entity) if not period.closed]
+        for period in unclosed:
+            self._cut(period, self.now)
+        for period in sorted(unclosed, key=lambda each: each.end):
+            _, grants, paid, rest = self._outcome(period)
+            if rest >= SMALLEST_CHARGE and not self._addressable(period):
+                raise Refused("not_addressable")
+            self._spend(grants, paid, period)
 
 
 def _keys_of(said: Sequence[Said]) -> list[object]:

@@ -225,6 +225,38 @@ FOUND = {
         Step("move_end", {"entity": "user:u1", "days": -3}),
         jumped(seconds=86_400),
     ],
+    "§12 what is deleted is judged with the credits of now, at which it is cut": [
+        organization("o1", "u1"),
+        organization("o2", "u2"),
+        Step("grant", {"entity": "organization:o1", "amount": "300", "priority": 50, "expires": 3600}),
+        subscribed("organization:o1", "team_6000", 0, back=60, ids=False),
+        Step("brim", {"entity": "organization:o1", "overage": "12.345"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 what is deleted is judged with the days that are left of it when it is cut": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "team_6000", 0, back=86_400, ids=False),
+        Step("record", {"user": "u1", "amount": "20.00", "description": "fee", "workspace": None, "entity": None,
+                        "period": None, "when": ("ago", 3600)}),
+        Step("brim", {"entity": "organization:o1", "overage": "0.49"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 a credit is counted for one of the periods that a deletion leaves to be closed": [
+        organization("o1", "u1"),
+        organization("o2", "u2"),
+        Step("grant", {"entity": "organization:o1", "amount": "25.10", "priority": 50, "expires": None}),
+        subscribed("organization:o1", "team_6000", ids=False),
+        Step("brim", {"entity": "organization:o1", "overage": "17.50"}),
+        jumped(to="organization:o1", offset_us=1),
+        Step("brim", {"entity": "organization:o1", "overage": "12.345"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
 }  # fmt: skip
 
 
