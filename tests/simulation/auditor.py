@@ -30,7 +30,7 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R14 Credits that pass with a subscription are gone for the owner before, also for what is still to be closed there.
       (§12)
 - R15 A user is deleted only if every period that would end in a charge can be addressed, as they would be closed: cut
-      now, the oldest end first, each credit for one of them. (§12)
+      now, the oldest end first, each credit for one of them. Of two reasons to refuse it the money is named. (§12)
 - R16 A subscription that rests opens no period; when it is entitled again, the window that contains now opens with
       what was in force in it, rested or not; of a change between overage and none the last kind alone. (§4, §7)
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
@@ -1199,6 +1199,7 @@ class Auditor:
 
     def delete_user(self, user: str) -> None:
         """§12 ends the subscription first (a cut); refused while money can't be addressed, and for an owner."""
+        self._check_settled(f"user:{user}")
         if any(each.owner == user for each in self.organizations.values()):
             raise Refused("membership_refused")
         self._delete(f"user:{user}")
@@ -1208,17 +1209,19 @@ class Auditor:
     def delete_organization(self, name: str) -> None:
         """§12 the members fall back as on leaving."""
         organization = self._organization(name)
+        self._check_settled(f"organization:{name}")
         self._delete(f"organization:{name}")
         for user in organization.members:
             self._take_back(user)
         del self.organizations[name]
 
-    def _delete(self, entity: str) -> None:
-        subs = [sub for sub in self._all() if sub.owner == entity and sub.ended_at is None]
-        if any(self.window(sub).start == self.now for sub in subs):
+    def _check_settled(self, entity: str) -> None:
+        if any(self.window(sub).start == self.now for sub in self._all() if self._running(sub, entity)):
             raise Unclear
         deepcopy(self)._close_for_good(entity)
-        for sub in subs:
+
+    def _delete(self, entity: str) -> None:
+        for sub in [sub for sub in self._all() if self._running(sub, entity)]:
             self._cut(self.window(sub), self.now)
             self._end(sub, self.now)
         self.deleted.add(entity)

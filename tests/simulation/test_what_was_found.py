@@ -245,6 +245,14 @@ FOUND = {
         jumped(seconds=7200),
         Step("sweep", {}),
     ],
+    "§12 of two reasons to refuse a deletion the money is named": [
+        organization("o1", "u1"),
+        subscribed("user:u4", "pro", 2, back=60, ids=False),
+        Step("join", {"organization": "o1", "user": "u4"}),
+        Step("transfer", {"organization": "o1", "user": "u4"}),
+        Step("brim", {"entity": "user:u4", "overage": "0.495"}),
+        Step("delete_user", {"user": "u4"}),
+    ],
     "§12 a credit is counted for one of the periods that a deletion leaves to be closed": [
         organization("o1", "u1"),
         organization("o2", "u2"),
