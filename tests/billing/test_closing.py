@@ -330,6 +330,29 @@ async def test_deletion_is_refused_while_money_cant_be_addressed(book: Book) -> 
     assert (await book.usage("user:u")).total == 0
 
 
+async def test_deleting_counts_a_credit_once_and_the_days_that_are_left(book: Book, clock: Clock) -> None:
+    """Two periods owe 5.00 each and a credit of 6.00 pays one: refused, and deleted with 10.00. What is used in the first moment of a day
+    counts in the day before if it is cut there: 0.49 become 0.74.
+    """
+    for user in ("u", "v"):
+        await pays(book, f"user:{user}", stripe_customer=None)
+    await lump(book, "u", "35.25")
+    clock.now = P1[1] + timedelta(minutes=1)
+    await use(book, "u", "35.25")
+    await book.grant_credit("user:u", amount="6", grant_id="six")
+    with pytest.raises(UnsettledMoney):
+        await book.delete_user("u")
+    await book.grant_credit("user:u", amount="4", grant_id="four")
+    await book.delete_user("u")
+    clock.now = P1[1] + timedelta(days=1, microseconds=-1)
+    await use(book, "v", "20")
+    clock.now = P1[1] + timedelta(days=1)
+    await use(book, "v", "10.99")
+    assert (await book.usage("user:v")).overage == Decimal("0.49")
+    with pytest.raises(UnsettledMoney):
+        await book.delete_user("v")
+
+
 async def test_deleting_judges_credits_at_the_cut(book: Book, clock: Clock, database_url: str) -> None:
     """§9, §10: the period ends now. A grant that runs out before its old end pays; one that has run out doesn't, and it is refused."""
     await pays(book, "user:u", stripe_customer=None)

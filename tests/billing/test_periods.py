@@ -109,6 +109,28 @@ async def test_a_plan_effective_at_the_start_replaces_what_the_clock_assumed(boo
     assert ((await book.usage("user:u")).included, (await book.usage("user:v")).included) == (30, 125)
 
 
+async def test_a_plan_that_changes_before_the_start_is_the_one_that_begins(book: Book, clock: Clock) -> None:
+    """P2 was sold as pro_25000 on 06-10 and is changed to pro_6000 on 06-12, before it begins: included 30."""
+    clock.now = utc(2026, 6, 10)
+    await pays(book, "user:u", "pro_25000", P2)
+    clock.now = utc(2026, 6, 12)
+    await pays(book, "user:u", "pro_6000", P2)
+    clock.now = utc(2026, 7, 3)
+    usage = await book.usage("user:u")
+    assert (usage.included, usage.period.plan) == (30, "pro_6000")
+
+
+async def test_the_newest_word_holds_from_now_where_an_older_one_was_of_a_later_instant(
+    book: Book, clock: Clock
+) -> None:
+    """pro_25000 said of 06-05, then pro_6000 since 06-03: both were in force in June, in July pro_6000 alone."""
+    await pays(book, "user:u", "pro_25000", effective_at=utc(2026, 6, 5))
+    await pays(book, "user:u", "pro_6000", effective_at=utc(2026, 6, 3))
+    assert (await book.usage("user:u")).included == 125
+    clock.now = utc(2026, 7, 3)
+    assert (await book.usage("user:u")).included == 30
+
+
 async def test_a_cancellation_learned_late_cuts_at_its_own_time(book: Book, database_url: str) -> None:
     """Cancelled on 06-15, learned on 06-20: the period ended on 06-15, its rows since count in the last bucket."""
     await pays(book, "user:u")

@@ -7,8 +7,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       (§10, §12)
 - R2  First contact opens the window that contains now, not the ones before it (S69). One whose reported period is
       over opens that, and the clock goes on.
-- R3  A moved end (same start, another end) is where the anniversaries are counted from, unless an anchor is named.
-      (§10)
+- R3  A moved end (same start, another end) is where the anniversaries are counted from, unless an anchor is named. One
+      that is named holds, also if the end is as it was. (§10)
 - R4  A change effective at the very start of a period replaces what the clock assumed, and cuts nothing. (§10)
 - R5  While its subscription is unpaid, paused or incomplete, also when it ends so by the clock, a period takes only entries that
       name it. (§4, §3.8)
@@ -17,7 +17,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R7  "All corrections" in the giving back of §3.7 are all, positive ones after the close too.
 - R8  An organization begins to pay for a member whenever a change makes it the payer; then every subscription of the
       member that has not ended is set to cancel, an unpaid one too. Being merely unpaid takes no cancellation back.
-      (§12)
+      Where the clock makes it the payer, since a better subscription of the member has ended, that is at the end of
+      the term which runs when it is noticed: Stripe has renewed what nobody had told it to cancel. (§12)
 - R9  The sweep closes before it looks at thresholds, so that credits go to the older debt. A grant made after a
       period's end pays for it too. (§9, §10)
 - R10 Credits of a correction have priority 50, as others have.
@@ -28,7 +29,8 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
       minimum. What is compared is what would be stored, in cents. (§2, §8)
 - R14 Credits that pass with a subscription are gone for the owner before, also for what is still to be closed there.
       (§12)
-- R15 A user is deleted only if every period that would end in a charge can be addressed. (§12)
+- R15 A user is deleted only if every period that would end in a charge can be addressed, as they would be closed: cut
+      now, the oldest end first, each credit for one of them. Of two reasons to refuse it the money is named. (§12)
 - R16 A subscription that rests opens no period; when it is entitled again, the window that contains now opens with
       what was in force in it, rested or not; of a change between overage and none the last kind alone. (§4, §7)
 - R17 A running total of 0 says nothing, also of a request that is bound to somebody else. Conflicts come before times. (§2, §3.6)
@@ -41,11 +43,14 @@ Readings, where the rules leave a choice (others stand in docs/decisions/0011):
 - R22 Of several subscriptions of one owner the best pays; the others' periods rest beside it, run their time and close. The later
       start is that of the subscription, or of the window in which it was entitled again. An organization's has
       ended when the last of them has. (§4, §12)
+- R23 What is said with its time was in force then, also where it repeats what was known: a change from before that time
+      which is told afterwards counts beside it, and alone from when it is told. (§7, §10)
 
 What no reading is taken for raises `Unclear`: the simulation leaves such a step out.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -106,6 +111,8 @@ class Subscription:
     segments: list[Terms]
     began: datetime
     ended_at: datetime | None = None
+    repeated_at: datetime = FREE_START
+    """The latest instant of which was said, with that time, what was known."""
 
     @property
     def terms(self) -> Terms:
@@ -317,8 +324,14 @@ class Auditor:
     # ------------------------------------------------------------------------------------------------------------ the clock
 
     def at(self, now: datetime) -> None:
-        """§10 The clock opens periods, in the order of their ends; an organization's end comes first (R1)."""
+        """§10 The clock opens periods; who is paid for by an organization since then is noticed now (R8)."""
+        paid = self._paid_members()
         self.now = max(now, self.now)
+        self._pass_ends()
+        self._begin_to_pay(paid)
+
+    def _pass_ends(self) -> None:
+        """In the order of the ends; an organization's comes first (R1)."""
         while due := [sub for sub in self.subscriptions.values() if self._is_due(sub)]:
             self._turn(min(due, key=lambda sub: (self._runs_until(sub), sub.owner.startswith("user:"), sub.id)))
 
@@ -403,8 +416,8 @@ class Auditor:
         if ours is None:
             self._first_contact(said)
         else:
-            self._amend(ours, said, terms, anchor_named=anchor is not None)
-        self.at(self.now)
+            self._amend(ours, said, terms, anchor_named=anchor is not None, time_named=effective_at is not None)
+        self._pass_ends()
         self._begin_to_pay(paid)
 
     def _first_contact(self, said: Subscription) -> None:
@@ -432,12 +445,14 @@ class Auditor:
     def _running(self, sub: Subscription, owner: str) -> bool:
         return sub.owner == owner and sub.ended_at is None
 
-    def _amend(self, ours: Subscription, said: Subscription, terms: Terms, *, anchor_named: bool) -> None:
+    def _amend(
+        self, ours: Subscription, said: Subscription, terms: Terms, *, anchor_named: bool, time_named: bool
+    ) -> None:
         """§10 Cuts, and Stripe's word amends; one kind of change at a time, else `Unclear`."""
         current = self.window(ours)
         crossing = terms.has_overage != ours.terms.has_overage and terms.at > current.start
         later = said.starts >= current.start and said.starts != ours.starts
-        moved = said.starts == ours.starts and said.ends != ours.ends
+        moved = said.starts == ours.starts and (said.ends != ours.ends or (anchor_named and said.anchor != ours.anchor))
         self._check_clear(ours, said, terms, current, kinds=(later, moved, crossing or said.owner != ours.owner))
         if said.status in ENDED:
             running = [
@@ -458,7 +473,7 @@ class Auditor:
             ours.ends = max(said.ends, self.now)
             current.end = ours.ends if current.end > self.now else current.end
             ours.anchor = said.anchor if anchor_named else ours.ends
-        self._restate(ours, said, terms)
+        self._restate(ours, said, terms, time_named=time_named)
 
     def _check_clear(
         self, ours: Subscription, said: Subscription, terms: Terms, current: Period, *, kinds: Sequence[bool]
@@ -513,14 +528,18 @@ class Auditor:
         self._cut(current, said.starts)
         self._open(ours, said.starts, end)
 
-    def _restate(self, ours: Subscription, said: Subscription, terms: Terms) -> None:
+    def _restate(self, ours: Subscription, said: Subscription, terms: Terms, *, time_named: bool) -> None:
         ours.status = said.status
         ours.customer, ours.stripe = said.customer or ours.customer, said.stripe or ours.stripe
         if not ours.ours:
             ours.cancel = said.cancel
         if (terms.plan, terms.counted) != (ours.terms.plan, ours.terms.counted):
             at_start = terms.at == self.window(ours).start  # R4; at any other instant both count (R18)
-            ours.segments = [old for old in ours.segments if old.at < terms.at or not at_start] + [terms]
+            kept = [old for old in ours.segments if old.at < terms.at or not at_start]
+            repeated = [replace(ours.terms, at=ours.repeated_at), replace(terms, at=self.now)]  # R23
+            ours.segments = [*kept, terms, *(repeated if ours.repeated_at > terms.at else ())]
+        elif time_named:
+            ours.repeated_at = max(ours.repeated_at, terms.at)
         self._wake(ours)
 
     def _end(self, sub: Subscription, when: datetime) -> None:
@@ -1180,6 +1199,7 @@ class Auditor:
 
     def delete_user(self, user: str) -> None:
         """§12 ends the subscription first (a cut); refused while money can't be addressed, and for an owner."""
+        self._check_settled(f"user:{user}")
         if any(each.owner == user for each in self.organizations.values()):
             raise Refused("membership_refused")
         self._delete(f"user:{user}")
@@ -1189,22 +1209,33 @@ class Auditor:
     def delete_organization(self, name: str) -> None:
         """§12 the members fall back as on leaving."""
         organization = self._organization(name)
+        self._check_settled(f"organization:{name}")
         self._delete(f"organization:{name}")
         for user in organization.members:
             self._take_back(user)
         del self.organizations[name]
 
-    def _delete(self, entity: str) -> None:
-        subs = [sub for sub in self._all() if sub.owner == entity and sub.ended_at is None]
-        if any(self.window(sub).start == self.now for sub in subs):
+    def _check_settled(self, entity: str) -> None:
+        if any(self.window(sub).start == self.now for sub in self._all() if self._running(sub, entity)):
             raise Unclear
-        for period in self._dated(entity):
-            if not period.closed and self._outcome(period)[3] >= SMALLEST_CHARGE and not self._addressable(period):
-                raise Refused("not_addressable")
-        for sub in subs:
+        deepcopy(self)._close_for_good(entity)
+
+    def _delete(self, entity: str) -> None:
+        for sub in [sub for sub in self._all() if self._running(sub, entity)]:
             self._cut(self.window(sub), self.now)
             self._end(sub, self.now)
         self.deleted.add(entity)
+
+    def _close_for_good(self, entity: str) -> None:
+        """R15, on a copy."""
+        unclosed = [period for period in self._dated(entity) if not period.closed]
+        for period in unclosed:
+            self._cut(period, self.now)
+        for period in sorted(unclosed, key=lambda each: each.end):
+            _, grants, paid, rest = self._outcome(period)
+            if rest >= SMALLEST_CHARGE and not self._addressable(period):
+                raise Refused("not_addressable")
+            self._spend(grants, paid, period)
 
 
 def _keys_of(said: Sequence[Said]) -> list[object]:

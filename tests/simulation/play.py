@@ -427,7 +427,11 @@ class Player:
             ahead = [end + timedelta(microseconds=offset_us) for end in ends]
             target = min((each for each in ahead if each > self.auditor.now), default=self.auditor.now)
         self.clock.now = target
+        told = len(self.auditor.cancellations)
         self.auditor.at(target)
+        for owner, _, cancel in self.auditor.cancellations[told:]:
+            if cancel:  # when it ends depends on when that is noticed
+                await self.book.resolve(owner.removeprefix("user:"))
 
     async def _compact(self) -> None:
         await self._survive(self.book.fold)

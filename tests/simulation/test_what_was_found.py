@@ -11,8 +11,8 @@ from tests.simulation.stage import stage
 START = datetime(2026, 6, 20, 12, tzinfo=UTC)
 
 
-def subscribed(entity: str, plan: str, seats: int = 1, back: int = 0) -> Step:
-    said = {"plan": plan, "seats": seats, "interval": "month", "back": back, "status": "active", "ids": True}
+def subscribed(entity: str, plan: str, seats: int = 1, back: int = 0, *, ids: bool = True) -> Step:
+    said = {"plan": plan, "seats": seats, "interval": "month", "back": back, "status": "active", "ids": ids}
     return Step("subscribe", {"entity": entity} | said)
 
 
@@ -174,6 +174,96 @@ FOUND = {
         subscribed("organization:o1", "team"),
         Step("cumulative", {"user": "u1", "request": 2, "total": "140.5", "entity": None, "when": None}),
         jumped(to="organization:o1", offset_us=3_599_999_999),
+    ],
+    "§12 whom an organization begins to pay for by the clock has the rest set to cancel": [
+        organization("o1", "u1"),
+        subscribed("user:u1", "team_6000"),
+        subscribed("organization:o1", "pro_6000", 3),
+        subscribed("user:u1", "pro_6000"),
+        Step("cancel", {"entity": "user:u1", "cancel": True}),
+        jumped(to="organization:o1", offset_us=0),
+    ],
+    "§12 what is set to cancel by the clock ends with the term that runs when it is noticed": [
+        organization("o1", "u1"),
+        subscribed("user:u1", "enterprise", back=1_728_000),
+        subscribed("organization:o1", "enterprise"),
+        subscribed("user:u1", "pro_25000", back=60),
+        changed("organization:o1", "team", 3, None),
+        jumped(seconds=3_024_000),
+        jumped(seconds=40 * 86_400),
+        recorded("u1", "1.00"),
+    ],
+    "§12 what the clock had us cancel is taken back on leaving": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "pro"),
+        subscribed("user:u5", "pro_6000", 3, back=1_728_000),
+        Step("join", {"organization": "o1", "user": "u5"}),
+        changed("user:u5", "team_6000", 5, "start"),
+        subscribed("user:u5", "pro_6000", 2, back=777_600),
+        jumped(seconds=3_024_000),
+        Step("leave", {"organization": "o1", "user": "u5"}),
+        jumped(seconds=40 * 86_400),
+    ],
+    "§10 the newest word holds, also where what came before it was said of a later instant": [
+        subscribed("user:u5", "enterprise", 3, back=86_400),
+        changed("user:u5", "enterprise", 3, 1),
+        changed("user:u5", "pro_6000", 2, "start"),
+        jumped(seconds=35 * 86_400),
+        recorded("u5", "61.00"),
+    ],
+    "§7 what was said to be in force counts, and the next window has what was said last": [
+        subscribed("user:u1", "pro_25000", 2, back=86_400),
+        changed("user:u1", "pro_25000", 2, 7200),
+        changed("user:u1", "pro_6000", 1, "start"),
+        jumped(seconds=35 * 86_400),
+        recorded("u1", "61.00"),
+    ],
+    "§10 an anchor that is named holds, also where the end is the one that was known": [
+        jumped(seconds=72 * 86_400),
+        subscribed("user:u1", "team_6000"),
+        jumped(to="user:u1", offset_us=-3_600_000_000),
+        Step("move_end", {"entity": "user:u1", "days": -3}),
+        jumped(seconds=86_400),
+    ],
+    "§12 what is deleted is judged with the credits of now, at which it is cut": [
+        organization("o1", "u1"),
+        organization("o2", "u2"),
+        Step("grant", {"entity": "organization:o1", "amount": "300", "priority": 50, "expires": 3600}),
+        subscribed("organization:o1", "team_6000", 0, back=60, ids=False),
+        Step("brim", {"entity": "organization:o1", "overage": "12.345"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 what is deleted is judged with the days that are left of it when it is cut": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "team_6000", 0, back=86_400, ids=False),
+        Step("record", {"user": "u1", "amount": "20.00", "description": "fee", "workspace": None, "entity": None,
+                        "period": None, "when": ("ago", 3600)}),
+        Step("brim", {"entity": "organization:o1", "overage": "0.49"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
+    ],
+    "§12 of two reasons to refuse a deletion the money is named": [
+        organization("o1", "u1"),
+        subscribed("user:u4", "pro", 2, back=60, ids=False),
+        Step("join", {"organization": "o1", "user": "u4"}),
+        Step("transfer", {"organization": "o1", "user": "u4"}),
+        Step("brim", {"entity": "user:u4", "overage": "0.495"}),
+        Step("delete_user", {"user": "u4"}),
+    ],
+    "§12 a credit is counted for one of the periods that a deletion leaves to be closed": [
+        organization("o1", "u1"),
+        organization("o2", "u2"),
+        Step("grant", {"entity": "organization:o1", "amount": "25.10", "priority": 50, "expires": None}),
+        subscribed("organization:o1", "team_6000", ids=False),
+        Step("brim", {"entity": "organization:o1", "overage": "17.50"}),
+        jumped(to="organization:o1", offset_us=1),
+        Step("brim", {"entity": "organization:o1", "overage": "12.345"}),
+        Step("delete_organization", {"name": "o1"}),
+        jumped(seconds=7200),
+        Step("sweep", {}),
     ],
 }  # fmt: skip
 

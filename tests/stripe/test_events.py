@@ -221,6 +221,24 @@ async def test_a_renewal_that_is_a_downgrade_counts_from_the_periods_start(book:
     assert (await book.usage("user:u")).included == 30
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_what_is_told_of_a_later_instant_does_not_outlive_the_newest_word(
+    book: Book, clock: Clock, order: tuple[int, int]
+) -> None:
+    """A downgrade from 07-01 told at 40 s, the old plan told at 10 s: both were in force in July, in August the newer word's alone."""
+    sub = Subscription("sub_u", "user:u", "pro_25000")
+    await deliver(book, sub.event("created", START))
+    clock.now = P2[0] + timedelta(minutes=5)
+    told = [
+        sub.event("updated", P2[0] + timedelta(seconds=10), metadata={"seen": "yes"}),
+        sub.event("updated", P2[0] + timedelta(seconds=40), plan="pro_6000", window=P2),
+    ]
+    await deliver(book, *(told[place] for place in order))
+    assert (await book.usage("user:u")).included == 125
+    clock.now = P2[1] + timedelta(minutes=5)
+    assert (await book.usage("user:u")).included == 30
+
+
 async def test_an_upgrade_in_the_period_helps_at_once_and_stays(book: Book) -> None:
     """The largest that was in force (§7)."""
     sub = Subscription("sub_u", "user:u", "pro_6000")

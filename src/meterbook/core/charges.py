@@ -77,14 +77,13 @@ def _unaddressable(usage: UsageReport) -> Reason | None:
     return None if addressee.has_owner else "no_owner"
 
 
-def final_bill(usage: UsageReport, catalog: Catalog, ends_at: datetime | None = None) -> Bill:
+def final_bill(usage: UsageReport, catalog: Catalog) -> Bill:
     """At the close: credits, then 0 closes, a rest below the smallest charge is written off, else one final charge.
 
-    Only a charge that can't be addressed defers (`reason`); then nothing changes. Blocked or past due defers nothing. `ends_at`: of a
-    period that is going to be cut there.
+    Only a charge that can't be addressed defers (`reason`); then nothing changes. Blocked or past due defers nothing.
     """
     due = unbilled_cents(usage)
-    spends = spend_credits(usage.facts.grants, due, ends_at or usage.period.ends_at)
+    spends = spend_credits(usage.facts.grants, due, usage.period.ends_at)
     rest = due - sum(spend.cents for spend in spends)
     if rest == 0:
         return Bill(0, spends)

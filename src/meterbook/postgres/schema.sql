@@ -1449,6 +1449,17 @@ begin
        - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
 end $$;
 
+CREATE FUNCTION meterbook.hold_segment(s meterbook.subscription, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- The last segment is what the subscription is by its newest word: from `at` on, where an older word was of a later instant.
+begin
+  insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
+  select s.owner_id, s.id, greatest(at, g.effective_at), s.plan, s.seats, s.included, s.refresh_per_day, at
+  from (select x.* from meterbook.subscription_segment x where x.subscription_id = s.id order by x.effective_at desc, x.id desc limit 1) g
+  where (s.plan, s.seats, s.included, s.refresh_per_day) is distinct from (g.plan, g.seats, g.included, g.refresh_per_day);
+end $$;
+
 CREATE FUNCTION meterbook.holds_now(the_kind text, s meterbook.subscription) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1977,6 +1988,7 @@ begin
          plan, seats, included, refresh_per_day, moment
   where not exists (select from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at = effective
                     and (g.plan, g.seats) = (plan, seats));
+  perform meterbook.hold_segment(s, moment);
   if is_entitled and starts_at <= moment and moment < ends_at then
     was := s;
     was.starts_at := starts_at; was.ends_at := ends_at; was.interval_months := interval_months; was.anchor := coalesce(anchor, starts_at);
@@ -1994,7 +2006,8 @@ CREATE FUNCTION meterbook.note_segment(s meterbook.subscription, known meterbook
     LANGUAGE plpgsql
     AS $$
 -- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed, unless the instant was `said`: what was
--- in force before it may be learned later, and then this is what it changed to.
+-- in force before it may be learned later, and then this is what it changed to. Where something else was
+-- said of an instant after `effective`, the newest word holds from now on.
 begin
   insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
   select s.owner_id, s.id, case when known.id is null and not said then s.begins_at else effective end,
@@ -2003,6 +2016,7 @@ begin
     (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g
      where g.subscription_id = s.id and g.effective_at <= effective and (g.effective_at = effective or not said)
      order by g.effective_at desc, g.id desc limit 1);
+  perform meterbook.hold_segment(s, s.updated_at);
 end $$;
 
 CREATE FUNCTION meterbook.note_stripe_subscription(the_id text, seen_at timestamp with time zone, seen_rank smallint, seen_event text, owner_said text, monthly_price numeric) RETURNS void
@@ -4987,6 +5001,8 @@ GRANT ALL ON FUNCTION meterbook.grants_of(the_entity bigint) TO meterbook_import
 REVOKE ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_reader;
 GRANT ALL ON FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.hold_segment(s meterbook.subscription, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.holds_now(the_kind text, s meterbook.subscription) FROM PUBLIC;
 

@@ -72,7 +72,8 @@ end $$;
 create function meterbook.note_segment(s meterbook.subscription, known meterbook.subscription, effective timestamptz, said boolean) returns void
 language plpgsql as $$
 -- Plan and seats from an instant on; an owner's segments are theirs. Nothing is noted when nothing changed, unless the instant was `said`: what was
--- in force before it may be learned later, and then this is what it changed to.
+-- in force before it may be learned later, and then this is what it changed to. Where something else was
+-- said of an instant after `effective`, the newest word holds from now on.
 begin
   insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
   select s.owner_id, s.id, case when known.id is null and not said then s.begins_at else effective end,
@@ -81,6 +82,17 @@ begin
     (select (g.plan, g.seats, g.included, g.refresh_per_day) from meterbook.subscription_segment g
      where g.subscription_id = s.id and g.effective_at <= effective and (g.effective_at = effective or not said)
      order by g.effective_at desc, g.id desc limit 1);
+  perform meterbook.hold_segment(s, s.updated_at);
+end $$;
+
+create function meterbook.hold_segment(s meterbook.subscription, at timestamptz) returns void
+language plpgsql as $$
+-- The last segment is what the subscription is by its newest word: from `at` on, where an older word was of a later instant.
+begin
+  insert into meterbook.subscription_segment (owner_id, subscription_id, effective_at, plan, seats, included, refresh_per_day, noted_at)
+  select s.owner_id, s.id, greatest(at, g.effective_at), s.plan, s.seats, s.included, s.refresh_per_day, at
+  from (select x.* from meterbook.subscription_segment x where x.subscription_id = s.id order by x.effective_at desc, x.id desc limit 1) g
+  where (s.plan, s.seats, s.included, s.refresh_per_day) is distinct from (g.plan, g.seats, g.included, g.refresh_per_day);
 end $$;
 
 create function meterbook.keep_addressee(known meterbook.subscription) returns void

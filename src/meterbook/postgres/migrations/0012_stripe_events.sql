@@ -200,6 +200,7 @@ begin
          plan, seats, included, refresh_per_day, moment
   where not exists (select from meterbook.subscription_segment g where g.subscription_id = s.id and g.effective_at = effective
                     and (g.plan, g.seats) = (plan, seats));
+  perform meterbook.hold_segment(s, moment);
   if is_entitled and starts_at <= moment and moment < ends_at then
     was := s;
     was.starts_at := starts_at; was.ends_at := ends_at; was.interval_months := interval_months; was.anchor := coalesce(anchor, starts_at);
