@@ -81,10 +81,11 @@ def test_reading_usage_reads_by_index_only(filled: Any) -> None:
         assert scanned(filled, explained(filled, statement)) == set()
 
 
-def test_a_page_of_entries_reads_by_index_only(filled: Any) -> None:
-    """One customer's rows, not everybody's."""
+@pytest.mark.parametrize("by_sums", [False, True])
+def test_a_page_of_entries_reads_by_index_only(filled: Any, *, by_sums: bool) -> None:
+    """One customer's rows, not everybody's, whether the summary is counted from the rows or taken from kept sums."""
     names = ("actor", "workspace", "source", "category", "start", "end", "period", "after_time", "after_key")
-    bound = dict.fromkeys(names) | {"kind": "user", "external_id": "u", "rows": 51, "summary": True}
+    bound = dict.fromkeys(names) | {"kind": "user", "external_id": "u", "rows": 51, "summary": True, "by_sums": by_sums}
     statement = psycopg.ClientCursor(filled).mogrify(SQL["list_entries"], bound)
     plan = explained(filled, statement)
     assert scanned(filled, plan) == set()
