@@ -11,7 +11,7 @@ from meterbook.book.cutover import Cutover
 from meterbook.errors import CutoverRefused
 from meterbook.mappings import load_mapping
 from tests.conftest import Clock
-from tests.cutover.test_shadow import JOINED, START, team
+from tests.cutover.test_shadow import JOINED, team
 from tests.ledger import query, utc
 from tests.legacy_product.history import Product
 
@@ -25,18 +25,6 @@ _BOTH_ROW = (
     "insert into public.usage_log values ('both', 'u', 'model', 's', 'd', 0.5, null, null, null, '2026-06-11 00:00:30')"
 )
 _COUNT = "update public.user_stats set current_period_cost = current_period_cost + %s where user_id = 'u'"
-
-
-@pytest.fixture
-def product(legacy_url: str, clock: Clock) -> Product:
-    """One person with a plan and 150.00 on the counter, on day ten."""
-    made = Product()
-    made.user("u")
-    made.subscription("u", "pro_6000")
-    made.charge("u", "150", START)
-    made.write(legacy_url)
-    clock.now = utc(2026, 6, 11)
-    return made
 
 
 async def switched(cutover: Cutover, entity: str | None = None) -> None:

@@ -30,18 +30,6 @@ async def compared(cutover: Cutover, entity: str) -> Compared:
     return found
 
 
-@pytest.fixture
-def product(legacy_url: str, clock: Clock) -> Product:
-    """One person with a plan and 150.00 on the counter, on day ten."""
-    made = Product()
-    made.user("u")
-    made.subscription("u", "pro_6000")
-    made.charge("u", "150", START)
-    made.write(legacy_url)
-    clock.now = utc(2026, 6, 11)
-    return made
-
-
 @pytest.mark.usefixtures("product")
 async def test_nothing_is_billed_or_told_here_while_the_product_does_it(legacy_url: str, book: Book) -> None:
     """An overage beyond the threshold, a limit that is crossed: not ours yet. From the switch on they are."""

@@ -14,9 +14,8 @@ from meterbook.book.cutover import Cutover
 from meterbook.core.legacy_mapping import parse_mapping
 from meterbook.errors import CutoverRefused, InProgress
 from tests.conftest import Clock
-from tests.cutover.test_shadow import JOINED, START, team
-from tests.ledger import query, utc
-from tests.legacy_product.history import Product
+from tests.cutover.test_shadow import JOINED, team
+from tests.ledger import query
 
 WITHOUT_LAST = parse_mapping(
     '[counter]\nfrom = "public.user_stats"\nuser_id = "user_id"\nrunning = "current_period_cost"\n'
@@ -28,18 +27,6 @@ SET = "update public.user_stats set current_period_cost = %s where user_id = 'u'
 ADD = b"update public.user_stats set current_period_cost = current_period_cost + %s where user_id = 'u'"
 RESET = b"update public.user_stats set current_period_cost = 0 where user_id = 'u'"
 WRITERS, CHARGES = 4, 60
-
-
-@pytest.fixture
-def product(legacy_url: str, clock: Clock) -> Product:
-    """One person with a plan and 150.00 on the counter, on day ten."""
-    made = Product()
-    made.user("u")
-    made.subscription("u", "pro_6000")
-    made.charge("u", "150", START)
-    made.write(legacy_url)
-    clock.now = utc(2026, 6, 11)
-    return made
 
 
 async def switched(cutover: Cutover) -> None:

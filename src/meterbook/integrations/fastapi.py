@@ -17,12 +17,11 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 
 from meterbook.errors import Denied, MeterbookError
-from meterbook.integrations.ledgers import Amount, Ledger
+from meterbook.integrations.ledgers import Amount, Ledger, insist
 from meterbook.problems import PROBLEM_JSON, RETRY_AFTER_S, problem_of, status_of
 
-ATTEMPTS_MAX = 3
-"""Of recording what was done, while the ledger says that it may succeed later."""
 PAUSE_S = 0.2
+"""Before the second attempt to record."""
 GONE = (asyncio.CancelledError, ClientDisconnect)
 """Nobody waits for the answer any more; what was done was done all the same."""
 log = logging.getLogger("meterbook.fastapi")
@@ -181,17 +180,12 @@ async def _recorded(charge: Charge, record: Callable[[], Awaitable[Any]]) -> Asy
 
 
 async def _persist(charge: Charge, record: Callable[[], Awaitable[Any]]) -> None:
-    """The key makes every further attempt safe. What is given up is in the log with all that is needed to record it later."""
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            await record()
-            return
-        except MeterbookError as error:
-            if error.retryable and attempt < ATTEMPTS_MAX:
-                await asyncio.sleep(PAUSE_S * attempt)
-                continue
-            log.error("usage was not recorded (%s): %r", error.code, charge)  # noqa: TRY400  the error is raised
-            raise Refused(error, charge.request_id) from error
+    """What is given up is in the log with all that is needed to record it later."""
+    try:
+        await insist(record, PAUSE_S)
+    except MeterbookError as error:
+        log.error("usage was not recorded (%s): %r", error.code, charge)  # noqa: TRY400  the error is raised
+        raise Refused(error, charge.request_id) from error
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

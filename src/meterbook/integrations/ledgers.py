@@ -1,13 +1,17 @@
 """What an integration needs of a ledger. `meterbook.Book` has it, and so has a client of a server: the arguments are the same."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any, Protocol
 
 from meterbook.core.admission import Admission
+from meterbook.errors import MeterbookError
 
 Amount = str | Decimal | int
+ATTEMPTS_MAX = 3
+"""Of recording what was done, while the ledger says that it may succeed later."""
 
 
 class Recorder(Protocol):
@@ -59,3 +63,16 @@ class Ledger(Recorder, Protocol):
     def hold(
         self, actor: str, *, amount: Amount, ttl_s: int = ..., workspace: str | None = None
     ) -> AbstractAsyncContextManager[Held]: ...
+
+
+async def insist(record: Callable[[], Awaitable[object]], pause_s: float) -> None:
+    """The key makes every further attempt safe; each waits longer. Raises what the last one was refused by."""
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        try:
+            await record()
+        except MeterbookError as error:
+            if not error.retryable or attempt == ATTEMPTS_MAX:
+                raise
+        else:
+            return
+        await asyncio.sleep(pause_s * attempt)

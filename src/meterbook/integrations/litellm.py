@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,12 +20,11 @@ from litellm.litellm_core_utils.litellm_logging import use_custom_pricing_for_mo
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from meterbook.errors import InvalidUsage, MeterbookError, Problem
-from meterbook.integrations.ledgers import Recorder, SyncRecorder
+from meterbook.integrations.ledgers import ATTEMPTS_MAX, Recorder, SyncRecorder, insist
 from meterbook.pricing import PriceBook, Tokens, UnknownPrice, ledger_amount
 
-ATTEMPTS_MAX = 3
-"""Of recording one call, while the ledger says that it may succeed later. LiteLLM gives a callback about 20 s."""
 PAUSE_S = 0.5
+"""Before the second attempt to record. LiteLLM gives a callback about 20 s."""
 ANSWER_S = 15
 PROVIDERS = {
     "anthropic": "anthropic",
@@ -128,14 +128,7 @@ class UsageCallback(CustomLogger):
         said: dict[str, Any] = _named(call)
         try:
             said |= self._said(call, response, began)
-            for attempt in range(1, ATTEMPTS_MAX + 1):
-                try:
-                    await self._ledger.record(**said)
-                    return
-                except MeterbookError as error:
-                    if not error.retryable or attempt == ATTEMPTS_MAX:
-                        raise
-                await asyncio.sleep(PAUSE_S * attempt)
+            await insist(partial(self._ledger.record, **said), PAUSE_S)
         except Exception as error:  # noqa: BLE001  the call has its answer already
             self._tell(error, said)
 
