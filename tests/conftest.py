@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import pytest
 import meterbook
 from meterbook.postgres.embedded import Embedded, erase
 from tests.databases import Databases
+from tests.places import engine_folder
 
 if TYPE_CHECKING:
     from meterbook.book import Book
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 SECOND_SERVER = os.environ.get("METERBOOK_TEST_URL", "")
 SERVERS = ["embedded18", "url"] if SECOND_SERVER else ["embedded18"]
 # The data of a test outlive no kill of the machine; tests of durability start a server of their own.
-QUICK = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "1min"}
+QUICK = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "1min", "max_wal_size": "256MB"}
 
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
@@ -54,6 +56,12 @@ def seed() -> int:
     return chosen
 
 
+@cache
+def _run() -> str:
+    """What the processes of one run have in common, and no other."""
+    return (os.environ.get("PYTEST_XDIST_TESTRUNUID") or random.randbytes(8).hex())[:12]
+
+
 @pytest.fixture(scope="session", params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A superuser's URL of one of the servers."""
@@ -61,7 +69,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield SECOND_SERVER
         return
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "engine"
+    in_one_of_many = "PYTEST_XDIST_WORKER" in os.environ
+    folder = engine_folder(_run(), base.parent if in_one_of_many else base)
     engine = Embedded(folder, QUICK)
     yield engine.start()
     engine.stop()
@@ -70,8 +79,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def databases(server: str) -> Iterator[Databases]:
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "") or random.randbytes(8).hex()
-    with Databases(server, run[:12], os.environ.get("PYTEST_XDIST_WORKER", "main")) as made:
+    with Databases(server, _run(), os.environ.get("PYTEST_XDIST_WORKER", "main")) as made:
         yield made
 
 

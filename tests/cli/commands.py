@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.forked import run
 
 ON_ONE_SERVER = pytest.mark.parametrize("server", ["embedded18"], indirect=True)
 """A process a command is slow, and what a command does differs by no server."""
@@ -40,16 +41,8 @@ class Program:
     directory: Path
 
     def __call__(self, *arguments: str, given: bytes = b"", **environment: str) -> Done:
-        done = subprocess.run(
-            [*PROGRAM, *arguments],
-            cwd=self.directory,
-            env=self.environment(environment),
-            input=given,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        code, out, err = run(arguments, self.directory, self.environment(environment), given, TIMEOUT_S)
+        return Done(code, out.decode(), err.decode())
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("METERBOOK_")}
