@@ -1,13 +1,14 @@
 """Databases for tests: one template a run and server, migrated once, and a copy of it for each test.
 
-A copy is emptied and used again where that will do (`emptying.py`): making and dropping one costs far more.
+A copy is emptied and used again where that will do (`emptying.py`), by a thread, while the next test runs: making and dropping costs more.
 """
 
 import asyncio
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -42,7 +43,8 @@ class Databases:
         self._template = f"{PREFIX}_{run}_template"
         self._conn = psycopg.connect(server, autocommit=True)
         self._pristine: Pristine | None = None
-        self._emptied: list[tuple[str, int]] = []
+        self._cleaner = ThreadPoolExecutor(1)
+        self._given_back: deque[Future[tuple[str, int] | None]] = deque()
 
     def __enter__(self) -> Self:
         self._lock("pg_advisory_lock", PREFIX)
@@ -54,8 +56,9 @@ class Databases:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, _uses in self._emptied:
-            self._drop(name)
+        self._cleaner.shutdown()
+        for emptied in filter(None, (each.result() for each in self._given_back)):
+            self._drop(emptied[0])
         self._lock("pg_advisory_lock", PREFIX)
         self._lock("pg_advisory_unlock_shared", self._run)
         if self._lock("pg_try_advisory_lock", self._run):
@@ -65,15 +68,26 @@ class Databases:
     @contextmanager
     def fresh(self, *, migrated: bool = True) -> Iterator[str]:
         """A database with nothing but the schema in it, or without it; gone or emptied afterwards, whoever is still connected."""
-        name, uses = self._emptied.pop() if migrated and self._emptied else (self._copy(migrated=migrated), 0)
-        url = in_database(self._server, name)
+        name, uses = self._next() if migrated else (self._copy(migrated=False), USES_MAX)
         try:
-            yield url
+            yield in_database(self._server, name)
         finally:
-            if migrated and uses < USES_MAX and self._restored(url):
-                self._emptied.append((name, uses + 1))
-            else:
-                self._drop(name)
+            self._given_back.append(self._cleaner.submit(self._clean, name, uses))
+
+    def _next(self) -> tuple[str, int]:
+        """An emptied one and how often it was used. While the only one is being emptied, a new one; the next test uses the other."""
+        while self._given_back and (self._given_back[0].done() or len(self._given_back) > 1):
+            emptied = self._given_back.popleft().result()
+            if emptied is not None:
+                return emptied
+        return self._copy(migrated=True), 0
+
+    def _clean(self, name: str, uses: int) -> tuple[str, int] | None:
+        url = in_database(self._server, name)
+        if uses < USES_MAX and self._pristine is not None and self._pristine.restore(url):
+            return name, uses + 1
+        self._drop(name)
+        return None
 
     def _copy(self, *, migrated: bool) -> str:
         name = f"{PREFIX}_{self._run}_{self._process}_{next(self._numbers)}"
@@ -81,9 +95,6 @@ class Databases:
         if migrated and self._pristine is None:
             self._pristine = Pristine.of(in_database(self._server, name))
         return name
-
-    def _restored(self, url: str) -> bool:
-        return self._pristine is not None and self._pristine.restore(url)
 
     def _make_template(self) -> None:
         unfinished = f"{self._template}_unfinished"
