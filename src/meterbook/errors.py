@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from meterbook.client.results import Refusal, Spooled
     from meterbook.core.admission import Admission
 
+PROBLEM_TYPE = "urn:meterbook:problem:"
+"""Before an error's code: the `type` of its problem document (RFC 9457), by which a client knows a server's refusal from a stranger's."""
+
 
 class MeterbookError(Exception):
     """Something went wrong."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meterbook.errors import (
+    PROBLEM_TYPE,
     AttributionUnavailable,
     BadEvent,
     BadSignature,
@@ -33,7 +34,6 @@ from meterbook.plain import error_data
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = 1
-TYPE = "urn:meterbook:problem:"
 
 STATUSES: dict[type[MeterbookError], int] = {
     BadSignature: 400,
@@ -92,7 +92,7 @@ def status_of(error: MeterbookError) -> int:
 
 def problem(status: int, code: str, detail: str, request_id: str, **facts: Any) -> dict[str, Any]:
     title = TITLES.get(status, "Error")
-    said = {"type": TYPE + code, "title": title, "status": status, "detail": detail, "code": code}
+    said = {"type": PROBLEM_TYPE + code, "title": title, "status": status, "detail": detail, "code": code}
     return {**said, "retryable": False, **facts, "request_id": request_id}
 
 

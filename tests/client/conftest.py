@@ -1,6 +1,7 @@
 """A server for all tests of a module, whose tests each have actors of their own; and a proxy in front of it."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
@@ -42,6 +43,12 @@ class House:
 
     def stored(self, keys: list[str]) -> set[str]:
         return {key for (key,) in query(self.database_url, STORED, keys)}
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Of something that another process or thread does. The test's own limit of time bounds it."""
+    while not happened():  # noqa: ASYNC110  nobody there sets an event
+        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Checks and holds through the client: what happens when the server can't answer is chosen, and to deny unless it is."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import pytest
 
 from meterbook.client import AsyncClient, Client
 from meterbook.errors import Denied, InvalidKey, InvalidUsage, UnknownHold, Unreachable
-from tests.client.conftest import ON_ONE_SERVER, House
+from tests.client.conftest import ON_ONE_SERVER, House, until
 from tests.client.unruly import CUT_AFTER, CUT_BEFORE, SLOW, Instead, Unruly, answer, problem
 from tests.ledger import query
 
@@ -222,6 +223,29 @@ async def test_a_denied_hold_that_was_granted_unheard_is_released(
         assert holds(house, actor) == ["active"]
         unruly.behaves()
         assert (await client.flush()).refused == 0
+    assert holds(house, actor) == ["released"]
+
+
+@pytest.mark.parametrize("is_spooled", [True, False])
+async def test_a_hold_whose_asking_was_interrupted_is_released(
+    house: House, unruly: Unruly, actor: str, tmp_path: Path, is_spooled: bool
+) -> None:
+    """Its work never began: the money is not set aside until its time is over, whoever was granted it unheard."""
+    unruly.does(SLOW)
+    settings: dict[str, Any] = {"spool": tmp_path if is_spooled else None, "check_deadline_s": 20, "timeout_s": 20}
+    async with AsyncClient(unruly.url, house.key, **settings) as client:
+
+        async def work() -> None:
+            async with client.hold(actor, amount="2"):
+                pass
+
+        asking = asyncio.create_task(work())
+        await until(lambda: holds(house, actor) == ["active"])
+        unruly.behaves()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert (await client.flush()).calls == 0
     assert holds(house, actor) == ["released"]
 
 

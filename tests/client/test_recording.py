@@ -193,3 +193,23 @@ async def test_reading(house: House, actor: str) -> None:
     assert [entry.amount for entry in (*page.entries, *rest.entries)] == [D("1.2"), D("1.1"), D("1.0")]
     assert page.entries[0].occurred_at == at
     assert page.entries[0].metadata == {"tokens": 2, "raw": {"x": 1.5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("usage", {"entity": "user:\ud800"}),
+        ("periods", {"entity": ""}),
+        ("entries", {"entity": "user:ada", "actor": "\ud800"}),
+        ("entries", {"entity": "user:ada", "start": datetime(2026, 5, 1)}),  # noqa: DTZ001  that is the point
+        ("resolve", {"actor": "\ud800"}),
+        ("resolve", {"actor": 7}),
+    ],
+)
+def test_what_cant_be_asked_for_is_told_before_it_is_sent(
+    house: House, unruly: Unruly, name: str, said: dict[str, Any]
+) -> None:
+    """A time without a zone would be another one on each machine, and half a character is no text."""
+    with Client(unruly.url, house.served.keys["admin"]) as client, pytest.raises(InvalidUsage):
+        getattr(client, name)(**said)
+    assert unruly.asked == []

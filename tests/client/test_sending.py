@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +19,8 @@ from meterbook.client.calls import Call
 from meterbook.client.pauses import Pauses
 from meterbook.client.queues import Bounds
 from meterbook.client.spool import Spool
-from meterbook.errors import ClientClosed, EntriesRefused, Overloaded, SpoolFull, Undelivered
-from tests.client.conftest import ON_ONE_SERVER, House
+from meterbook.errors import ClientClosed, EntriesRefused, InvalidRequest, Overloaded, SpoolFull, Undelivered
+from tests.client.conftest import ON_ONE_SERVER, House, until
 from tests.client.unruly import CUT_AFTER, CUT_BEFORE, SLOW, Asked, Instead, Unruly, answer, problem
 from tests.ledger import query
 
@@ -243,6 +245,29 @@ async def test_a_key_that_is_revoked_refuses_nothing_that_waits(
     assert house.amounts(actor) == [1]
 
 
+async def _record_elsewhere(house: House, actor: str) -> str:
+    async with AsyncClient(house.url, house.key) as client:
+        return (await client.record(actor, amount="5", **SAID)).entries[0].id
+
+
+async def test_what_this_key_may_not_do_holds_up_nothing_else(
+    house: House, unruly: Unruly, actor: str, tmp_path: Path
+) -> None:
+    """A correction needs another scope than usage: it waits for another key, and all that came after it is recorded."""
+    unruly.does(GONE)
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, **QUICK) as client:
+        recorded = await _record_elsewhere(house, actor)
+        assert (await client.correct(recorded, amount="-1", reason="mistake")).state == "spooled"
+        await client.record(actor, amount="2", **SAID)
+        unruly.behaves()
+        waits = await client.flush(2)
+        assert (waits.calls, waits.exposure, waits.refused) == (1, D(-1), 0)
+        assert house.amounts(actor) == [D(5), D(2)]
+    async with AsyncClient(house.url, house.served.keys["admin"], spool=tmp_path) as mended:
+        assert (await mended.flush()).calls == 0
+    assert house.amounts(actor) == [D(5), D(2), D(-1)]
+
+
 async def test_batches_that_are_too_large_are_halved(house: House, unruly: Unruly, actor: str, tmp_path: Path) -> None:
     """413 says nothing of the entries; one that is too large alone is refused."""
 
@@ -370,6 +395,42 @@ async def test_a_disk_that_takes_no_refusal_loses_none(house: House, actor: str,
         (tmp_path / "refused.ndjson").unlink()
         assert (await client.flush()).calls == 0
         assert [each.code for each in client.refused()] == ["unknown_workspace"]
+
+
+async def test_a_record_that_is_interrupted_is_kept(house: House, unruly: Unruly, actor: str, tmp_path: Path) -> None:
+    """Whoever waited for it is gone, as when a request's client leaves, and the work was done: it is recorded, once."""
+    unruly.does(CUT_AFTER)
+    async with AsyncClient(unruly.url, house.key, spool=tmp_path, deadline_s=30) as client:
+        recording = asyncio.create_task(client.record(actor, amount="1", **SAID))
+        await until(lambda: len(unruly.asked) >= 2)
+        recording.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+        assert client.spooled().exposure == 1
+        unruly.behaves()
+        assert (await client.flush()).calls == 0
+    assert house.amounts(actor) == [1]
+
+
+def test_a_call_that_is_in_work_while_the_client_is_closed_is_told(house: House, unruly: Unruly, actor: str) -> None:
+    """By the library's own error, whatever the transport says of a connection that was closed beneath it."""
+    unruly.does(SLOW)
+    client = Client(unruly.url, house.key, deadline_s=30, timeout_s=30)
+    client.open()
+    with ThreadPoolExecutor(1) as threads:
+        recording = threads.submit(client.record, actor, amount="1", **SAID)
+        while not unruly.asked:
+            time.sleep(0.02)
+        client.close()
+        unruly.let_go()
+        with pytest.raises(ClientClosed):
+            recording.result(30)
+
+
+def test_a_client_is_opened_once(house: House) -> None:
+    """A second opening would leave what the first has in memory to nobody."""
+    with Client(house.url, house.key) as client, pytest.raises(InvalidRequest, match="open already"):
+        client.open()
 
 
 async def test_memory_that_cant_be_sent_is_told_at_the_end(house: House, unruly: Unruly, actor: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from meterbook.client.calls import CORRECTION, CUMULATIVE, ENTRY, Call
 from meterbook.client.queues import Bounds, Memory, refusal_of
 from meterbook.client.spool import Spool
-from meterbook.errors import Overloaded, SpoolFailed, SpoolFull, SpoolTaken, SpoolUnreadable
+from meterbook.errors import ClientClosed, Overloaded, SpoolFailed, SpoolFull, SpoolTaken, SpoolUnreadable
 
 AT = datetime(2026, 6, 20, 12, tzinfo=UTC)
 BOUNDS = Bounds(entries_max=1000, bytes_max=1_000_000)
@@ -188,23 +188,87 @@ def test_refused_calls_take_room_until_somebody_looks(tmp_path: Path) -> None:
         spool.append(calls(2))
 
 
-def test_a_disk_that_is_full_says_so_and_loses_nothing(tmp_path: Path) -> None:
-    """A real limit of the operating system on the size of files: the call is refused, and what was there stays."""
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A real limit of the operating system: what is written beyond is written in part, and refused."""
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, kept[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_disk_that_is_full_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    """The call is refused, and what was there stays."""
     with opened(tmp_path, segment_bytes=1_000_000) as spool:
         spool.append(calls(*range(5)))
         size = next(tmp_path.glob("*.calls")).stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, kept[1]))
-        try:
-            with pytest.raises(SpoolFull, match="no room"):
-                spool.append(calls("too many"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-            signal.signal(signal.SIGXFSZ, ignored)
+        with files_of_at_most(size + 50), pytest.raises(SpoolFull, match="no room"):
+            spool.append(calls("too many"))
         spool.append(calls("fits"))
     with opened(tmp_path, segment_bytes=1_000_000) as spool:
         assert keys(spool) == ["0", "1", "2", "3", "4", "fits"]
+
+
+def test_a_segment_that_a_full_disk_refused_is_begun_again(tmp_path: Path) -> None:
+    """What was left of its beginning refuses nothing once there is room."""
+    with opened(tmp_path, segment_bytes=100) as spool:
+        spool.append(calls(1, 2))
+        with files_of_at_most(5), pytest.raises(SpoolFull, match="no room"):
+            spool.append(calls("too many"))
+        spool.append(calls("fits"))
+    with opened(tmp_path, segment_bytes=100) as spool:
+        assert keys(spool) == ["1", "2", "fits"]
+
+
+def test_a_refusal_that_a_full_disk_took_in_part_spoils_no_other(tmp_path: Path) -> None:
+    """The file of refused calls stays readable, and has each of them, whole."""
+    with opened(tmp_path) as spool:
+        spool.append(calls(1, 2))
+        spool.finish(1, [], [refusal_of(call("1"), "invalid_usage", "no")])
+        size = (tmp_path / "refused.ndjson").stat().st_size
+        with files_of_at_most(size + 50), pytest.raises(SpoolFull):
+            spool.finish(1, [], [refusal_of(call("2"), "invalid_usage", "no")])
+        assert keys(spool) == ["2"]
+        spool.finish(1, [], [refusal_of(call("2"), "invalid_usage", "no")])
+        assert [each.body["event_key"] for each in spool.refusals()] == ["1", "2"]
+
+
+def test_a_child_of_a_fork_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """A worker that was forked off lives on; who opens the folder after its parent finds it free."""
+    go, tell = os.pipe()
+    with opened(tmp_path):
+        heard, begun = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.write(begun, b"!")
+            os.read(go, 1)
+            os._exit(0)
+        os.read(heard, 1)
+        with pytest.raises(SpoolTaken), opened(tmp_path):
+            pass
+    try:
+        with opened(tmp_path) as spool:
+            assert len(spool) == 0
+    finally:
+        os.close(tell)
+        os.waitpid(child, 0)
+        for file in (go, heard, begun):
+            os.close(file)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_queue_that_is_closed_takes_nothing(tmp_path: Path, kind: str) -> None:
+    """Whoever handed in a call while the client was being closed is told; it would be sent by nobody."""
+    queue = Memory(BOUNDS) if kind == "memory" else Spool(tmp_path, BOUNDS)
+    queue.append(calls(1))
+    queue.close()
+    with pytest.raises(ClientClosed):
+        queue.append(calls(2))
 
 
 def test_a_folder_is_one_clients(tmp_path: Path) -> None:

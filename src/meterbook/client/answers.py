@@ -9,6 +9,7 @@ from typing import Any
 
 from meterbook.client.wire import admission
 from meterbook.errors import (
+    PROBLEM_TYPE,
     AheadOfClock,
     AttributionUnavailable,
     Conflict,
@@ -36,10 +37,11 @@ from meterbook.errors import (
     UnknownPeriod,
 )
 
-PROBLEM_TYPE = "urn:meterbook:problem:"
 OK = 200
 TOO_LARGE = 413
-BARRED_STATUSES = frozenset({401, 403, 405, 415, 501})
+FORBIDDEN_STATUSES = frozenset({403, 501})
+"""Of what this key, or the server's login, may do: another call may be allowed."""
+BARRED_STATUSES = frozenset({401, 405, 415})
 BARRED_CODES = frozenset({"not_found", "bad_query", "bad_body"})
 """Of this client's address, key or version, not of what it says."""
 STUCK_CODES = frozenset({"internal_error", "in_progress", "attribution_unavailable", "transaction_conflict"})
@@ -52,12 +54,13 @@ UNREADABLE = (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, 
 class Fault(Enum):
     """Why something was not taken. AWAY: nothing is, now. STUCK: not this, now. BARRED: nothing is, until somebody mends the client.
 
-    TOO_LARGE: not in one request. REFUSED: not this, for good.
+    FORBIDDEN: not this, until somebody allows it. TOO_LARGE: not in one request. REFUSED: not this, for good.
     """
 
     AWAY = "away"
     STUCK = "stuck"
     BARRED = "barred"
+    FORBIDDEN = "forbidden"
     TOO_LARGE = "too_large"
     REFUSED = "refused"
 
@@ -108,6 +111,8 @@ def fault_of(status: int, code: str, *, retryable: bool) -> Fault:
         return Fault.AWAY
     if status == TOO_LARGE:
         return Fault.TOO_LARGE
+    if status in FORBIDDEN_STATUSES:
+        return Fault.FORBIDDEN
     if status in BARRED_STATUSES or code in BARRED_CODES:
         return Fault.BARRED
     return Fault.REFUSED

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from meterbook.client.calls import RELEASE, Call
+from meterbook.client.calls import Call
 from meterbook.client.holding import HoldingCalls, check_choice
 from meterbook.client.line import Limits, Line
 from meterbook.client.queues import Bounds, Memory
@@ -20,10 +20,11 @@ from meterbook.client.sending import Opened, Settings, WhenUnreachable
 from meterbook.client.spool import Spool
 from meterbook.client.waiting_asyncio import in_thread
 from meterbook.core.arguments import check_whole
-from meterbook.errors import EntriesRefused, InvalidUsage, Problem, Undelivered
+from meterbook.errors import EntriesRefused, InvalidRequest, InvalidUsage, Problem, Undelivered
 
 MIB = 1024 * 1024
 COUNT_MAX = 10_000_000
+WAITING_BYTES_MAX = 1024 * 1024 * MIB
 SECONDS_MAX = 86_401
 
 
@@ -58,7 +59,12 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
         check_choice(when_unreachable)
         _check_numbers(
             {"timeout_s": timeout_s, "connect_timeout_s": connect_timeout_s, "check_deadline_s": check_deadline_s},
-            {"batch_entries_max": batch_entries_max, "waiting_entries_max": waiting_entries_max},
+            {"deadline_s": deadline_s or 0, "close_s": close_s, "batch_wait_s": batch_wait_s},
+            {
+                "batch_entries_max": (batch_entries_max, COUNT_MAX),
+                "waiting_entries_max": (waiting_entries_max, COUNT_MAX),
+                "waiting_bytes_max": (waiting_bytes_max, WAITING_BYTES_MAX),
+            },
         )
         if inspect.iscoroutinefunction(on_refused):
             raise InvalidUsage(
@@ -93,6 +99,8 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
 
     async def open(self) -> None:
         """What `async with` does. Raises `SpoolTaken`, `SpoolUnreadable`, `SpoolFailed`, `InvalidUsage`; the server need not be there."""
+        if self._opened is not None and self._opened.process == os.getpid():
+            raise InvalidRequest("this client is open already; whoever closes it closes it for all")
         settings = self._settings
         line = Line(*self._address, Limits(settings.timeout_s, settings.connect_timeout_s))
         bounds = Bounds(settings.waiting_entries_max, settings.waiting_bytes_max)
@@ -113,10 +121,9 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
             await opened.sender.stop()
             self._opened = None
             await opened.line.aclose()
+            await in_thread(opened.queue.close)
             left, refused = self._standing(opened), opened.sender.take_untold()
-            if isinstance(opened.queue, Spool):
-                await in_thread(opened.queue.close)
-        calls = [] if isinstance(opened.queue, Spool) else _with_money(opened.queue)
+        calls = opened.queue.with_money() if isinstance(opened.queue, Memory) else []
         if calls:
             raise Undelivered(left, [body for call in calls for body in call.bodies]) from _told(refused)
         if refused:
@@ -160,20 +167,22 @@ class AsyncClient(RecordingCalls, HoldingCalls, ReadingCalls):
         return replace(opened.queue.standing(), trouble=opened.line.trouble)
 
 
-def _check_numbers(seconds: Mapping[str, float], counts: Mapping[str, int]) -> None:
-    """Raises `InvalidUsage`."""
-    for name, count in counts.items():
-        check_whole(name, count, 1, COUNT_MAX)
-    wrong = [name for name, value in seconds.items() if not 0 < value < SECONDS_MAX]
+def _check_numbers(
+    above_zero: Mapping[str, float], from_zero: Mapping[str, float], counts: Mapping[str, tuple[int, int]]
+) -> None:
+    """Seconds, and counts with the most that each may be. Raises `InvalidUsage`."""
+    for name, (count, highest) in counts.items():
+        check_whole(name, count, 1, highest)
+    wrong = [name for name, value in above_zero.items() if not _is_seconds(value) or not value]
+    wrong += [name for name, value in from_zero.items() if not _is_seconds(value)]
     if wrong:
-        raise InvalidUsage(
-            [Problem(None, name, "invalid_number", "pass seconds above 0, at most a day") for name in wrong]
-        )
+        advice = "pass seconds, at most a day; tries need more than 0"
+        raise InvalidUsage([Problem(None, name, "invalid_number", advice) for name in wrong])
 
 
-def _with_money(queue: Memory) -> list[Call]:
-    """A hold that was not released runs out by itself."""
-    return [call for call in queue.calls() if call.path != RELEASE]
+def _is_seconds(value: object) -> bool:
+    """NaN is none: no time is ever beyond it."""
+    return isinstance(value, int | float) and 0 <= value < SECONDS_MAX
 
 
 def _told(refused: Sequence[Refusal]) -> EntriesRefused | None:

@@ -11,7 +11,7 @@ import httpx
 from meterbook.client.answers import UNREADABLE, Fault, NotTaken, judge
 from meterbook.client.pauses import Pauses
 from meterbook.client.waiting_asyncio import Signal
-from meterbook.errors import InvalidUsage, Problem, ServerFault, UnexpectedAnswer, Unreachable
+from meterbook.errors import ClientClosed, InvalidUsage, Problem, ServerFault, UnexpectedAnswer, Unreachable
 
 Answer = TypeVar("Answer")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -116,7 +116,7 @@ class Line:
             self.is_gone = True
 
     def _note(self, answer: NotTaken) -> None:
-        if answer.fault in (Fault.AWAY, Fault.BARRED):
+        if answer.fault in (Fault.AWAY, Fault.BARRED, Fault.FORBIDDEN):
             self.trouble = f"{answer.error.code}: {answer.error}"
 
     async def _exchange(
@@ -125,6 +125,12 @@ class Line:
         seconds = self._limits.timeout_s if until is None else min(self._limits.timeout_s, until - time.monotonic())
         try:
             return await self._request(method, path, said, max(0.001, seconds), partial=partial)
+        except RuntimeError as error:
+            if self._http.is_closed:
+                raise ClientClosed(
+                    "the client was closed while this call was in work: it may have been recorded"
+                ) from error
+            raise
         except (httpx.RequestError, TooLate) as error:
             why = str(error) or type(error).__name__
             return NotTaken(Fault.AWAY, Unreachable(f"{self._http.base_url} does not answer: {why}"))
@@ -166,6 +172,9 @@ def _check_address(url: str, key: object) -> None:
             problems.append(
                 Problem(None, "url", "invalid_url", "pass the server's address, such as https://meterbook.internal")
             )
+        if address.userinfo or address.query or address.fragment:
+            advice = "holds more than an address: the key is passed as `key`, which no message shows"
+            problems.append(Problem(None, "url", "invalid_url", advice))
     except (httpx.InvalidURL, TypeError) as wrong:
         problems.append(Problem(None, "url", "invalid_url", str(wrong)))
     if not (isinstance(key, str) and key.isascii() and key.isprintable() and key.strip() == key and key):

@@ -1,17 +1,21 @@
 """What waits to be sent: in memory here, on disk in spool.py. Both hand out calls from the front, and keep what is refused apart."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
+from logging import getLogger
 from threading import Lock
 from typing import Protocol
+from weakref import finalize
 
-from meterbook.client.calls import Call, Waiting, encode, exposure_by_actor, waiting
+from meterbook.client.calls import RELEASE, Call, Waiting, encode, exposure_by_actor, waiting
 from meterbook.client.results import Refusal, Spooled
 from meterbook.core.money import EXACT, ZERO
-from meterbook.errors import Overloaded
+from meterbook.errors import ClientClosed, Overloaded
+
+LOG = getLogger("meterbook.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class Queue(Protocol):
 
     def forget_refusals(self, count: int) -> None:
         """The oldest of them: somebody was told."""
+
+    def close(self) -> None:
+        """What is appended afterwards is refused, by `ClientClosed`."""
 
     def __len__(self) -> int:
         """How many calls wait."""
@@ -91,7 +98,7 @@ def refusal_of(call: Call, code: str, message: str, problem: object = None) -> R
 
 
 class Memory:
-    """A queue that ends with its process."""
+    """A queue that ends with its process: what waits in one that nobody closed is at least logged then."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._lock = Lock()
@@ -99,10 +106,14 @@ class Memory:
         self._tally = Tally(bounds)
         self._refused: list[Refusal] = []
         self._refused_bytes = 0
+        self._is_closed = False
+        self._unclosed = finalize(self, _tell_lost, self._calls)
 
     def append(self, calls: Sequence[Call]) -> None:
         more = [waiting(call, len(encode(call))) for call in calls]
         with self._lock:
+            if self._is_closed:
+                raise ClientClosed
             if not self._tally.has_room(more, self._refused_bytes):
                 raise Overloaded(
                     "more is waiting to be sent than this client may keep in memory; nothing of this call was kept"
@@ -136,9 +147,14 @@ class Memory:
             self._refused_bytes -= sum(len(str(one.body)) for one in self._refused[:count])
             del self._refused[:count]
 
-    def calls(self) -> list[Call]:
+    def close(self) -> None:
         with self._lock:
-            return list(self._calls)
+            self._is_closed = True
+        self._unclosed.detach()
+
+    def with_money(self) -> list[Call]:
+        with self._lock:
+            return _with_money(self._calls)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -147,3 +163,14 @@ class Memory:
         self._calls.extend(calls)
         for one in more:
             self._tally.add(one)
+
+
+def _with_money(calls: Iterable[Call]) -> list[Call]:
+    """A hold that was not released runs out by itself."""
+    return [call for call in calls if call.path != RELEASE]
+
+
+def _tell_lost(calls: Sequence[Call]) -> None:
+    lost = _with_money(calls)
+    if lost:
+        LOG.error("a client was never closed, and %d calls are lost: %s", len(lost), [call.body for call in lost])

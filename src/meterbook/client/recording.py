@@ -10,7 +10,7 @@ from meterbook.client.calls import CORRECTION, CUMULATIVE, Call, batch_call, ent
 from meterbook.client.results import Receipt
 from meterbook.client.sending import Sending, now
 from meterbook.core.attribution import Attribution
-from meterbook.core.entries import KEY_LENGTH_MAX, Usage, check_entries, check_parsed, check_text
+from meterbook.core.entries import KEY_LENGTH_MAX, Usage, check_entries, check_parsed, check_party, check_text
 from meterbook.core.money import parse_amount, parse_usage
 from meterbook.core.recorded import Recorded
 
@@ -131,6 +131,7 @@ class RecordingCalls(Sending):
 
     async def resolve(self, actor: str, workspace: str | None = None) -> Attribution:
         """Who pays now: resolved before work begins, given when it is recorded. Raises `Unreachable`: never a guess."""
+        check_party(actor, workspace)
         said = {"actor": actor, "workspace": workspace}
         line = self._open().line
         return await line.ask("POST", "/v1/attributions", said, wire.attribution, self._settings.deadline_s)

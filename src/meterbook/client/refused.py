@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from meterbook.client.results import Refusal
 from meterbook.errors import SpoolUnreadable
@@ -29,7 +29,7 @@ class RefusedFile:
     def append(self, refused: Sequence[Refusal]) -> None:
         raw = b"".join(map(_line, refused))
         with self._lock:
-            write_whole(self._path, raw, os.O_APPEND)
+            self._write(raw)
             self.size += len(raw)
             self._count += len(refused)
 
@@ -54,18 +54,30 @@ class RefusedFile:
             except (ValueError, KeyError, TypeError) as wrong:
                 raise SpoolUnreadable(f"{self._path}, line {number}: {wrong}") from wrong
 
+    def _write(self, raw: bytes) -> None:
+        """At the end of what was kept: a disk that took part of a line before leaves nothing of it."""
+        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            if os.fstat(file.fileno()).st_size != self.size:
+                file.truncate(self.size)
+            file.seek(self.size)
+            to_disk(file, raw)
+
     def _replace(self, content: bytes) -> None:
         beside = self._path.with_suffix(".new")
-        write_whole(beside, content, os.O_TRUNC)
+        write_whole(beside, content)
         beside.replace(self._path)
 
 
-def write_whole(path: Path, content: bytes, flags: int) -> None:
-    """Appended (O_APPEND) or in place of all (O_TRUNC), on disk when it returns; for the owner's eyes."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_whole(path: Path, content: bytes) -> None:
+    """In place of what was there, on disk when it returns; for the owner's eyes."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        to_disk(file, content)
+
+
+def to_disk(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _line(refusal: Refusal) -> bytes:

@@ -54,7 +54,9 @@ class Sender:
         self._is_working = self._is_stuck = False
         self._skip, self._count = 0, batching.entries_max
         self._pauses = Pauses()
-        self._untold: deque[Refusal] = deque(maxlen=UNTOLD_MAX if isinstance(queue, Spool) else None)
+        self._untold: deque[Refusal] = deque(
+            maxlen=UNTOLD_MAX if isinstance(queue, Spool) and on_refused is None else None
+        )
 
     def start(self) -> None:
         self._background.start()
@@ -188,7 +190,7 @@ class Sender:
             case Fault.TOO_LARGE:
                 await self._too_large(calls, answer)
                 return 0.0
-            case Fault.STUCK:
+            case Fault.STUCK | Fault.FORBIDDEN:
                 return self._stuck(calls, answer)
             case _:
                 self._skip, self._count = 0, self._batching.entries_max

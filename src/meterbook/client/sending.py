@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,11 +13,16 @@ from meterbook.client.line import Line
 from meterbook.client.queues import Memory
 from meterbook.client.sender import Sender
 from meterbook.client.spool import Spool
-from meterbook.client.waiting_asyncio import in_thread
-from meterbook.errors import ClientClosed, Unavailable, Unreachable
+from meterbook.client.waiting_asyncio import INTERRUPTED, in_thread, uninterrupted
+from meterbook.core.arguments import check_moment
+from meterbook.core.entries import check_text
+from meterbook.errors import ClientClosed, MeterbookError, Unavailable, Unreachable
 
 Answer = TypeVar("Answer")
 WhenUnreachable = Literal["deny", "allow"]
+TEXT_LENGTH_MAX = 4096
+"""Of what is asked for: the server knows the bound of each."""
+LOG = getLogger("meterbook.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +90,28 @@ class Sending:
                 raise
             await self._later(call)
             return None
+        except INTERRUPTED:
+            if self._has_spool:
+                await self._later_though_interrupted(call)
+            raise
 
     async def _later(self, call: Call) -> None:
         """Handed to the sender: on disk, or in memory without a spool. Raises `SpoolFull`, `SpoolFailed`, `Overloaded`."""
-        opened = self._open()
+        await uninterrupted(self._hand_over, self._open(), call)
+
+    async def _hand_over(self, opened: Opened, call: Call) -> None:
         await in_thread(opened.queue.append, [call.stamped()])
         opened.sender.told()
 
+    async def _later_though_interrupted(self, call: Call) -> None:
+        """Nobody waits for it any more, and what it stands for was used all the same."""
+        try:
+            await self._later(call)
+        except MeterbookError as error:
+            LOG.error("interrupted, and not kept (%s): %s %s", error.code, call.path, call.body)  # noqa: TRY400  the interruption is raised
+
     async def _read(self, path: str, wanted: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
-        said = {name: _text(value) for name, value in wanted.items() if value is not None}
+        said = {name: _text(name, value) for name, value in wanted.items() if value is not None}
         return await self._open().line.ask("GET", path, said, read, self._settings.deadline_s)
 
 
@@ -100,7 +119,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _text(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return str(value).lower() if isinstance(value, bool) else value
+def _text(name: str, value: object) -> object:
+    """Raises `InvalidUsage`."""
+    match value:
+        case datetime():
+            return check_moment(name, value).astimezone(UTC).isoformat()
+        case bool():
+            return str(value).lower()
+        case str():
+            return check_text(name, value, TEXT_LENGTH_MAX)
+    return value

@@ -28,7 +28,7 @@ from meterbook.client.frames import HEADER, PAYLOAD_BYTES_MAX, Framed, frame, re
 from meterbook.client.queues import Bounds, Tally, standing_of
 from meterbook.client.refused import RefusedFile, write_whole
 from meterbook.client.results import Refusal, Spooled
-from meterbook.errors import SpoolFailed, SpoolFull, SpoolTaken, SpoolUnreadable
+from meterbook.errors import ClientClosed, SpoolFailed, SpoolFull, SpoolTaken, SpoolUnreadable
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 SEGMENT = re.compile(r"[0-9]{8}\.calls")
@@ -36,6 +36,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DONE = struct.Struct(">QQ")
 _FOLDER_MODE = 0o700
 CLOSED = -1
+_LOCKS: set[int] = set()
+"""Files of this process that hold a folder's lock. A child of a fork has them too, and would hold the folders beyond its parent's end."""
 
 
 class Place(NamedTuple):
@@ -78,7 +80,12 @@ class Spool:
             raise
 
     def close(self) -> None:
+        """Who is still appending is told that it is on disk, or `ClientClosed`."""
         with self._syncing, self._writing:
+            with suppress(OSError):
+                if self._unsynced:
+                    self._flush_last()
+            _LOCKS.discard(self._lock)
             for file in [*self._files.values(), self._done, self._lock]:
                 if file != CLOSED:
                     os.close(file)
@@ -99,6 +106,8 @@ class Spool:
 
     def _write(self, framed: Sequence[tuple[bytes, Waiting]]) -> int:
         self._raise_failure()
+        if self._lock == CLOSED:
+            raise ClientClosed
         try:
             if self._end >= self._segment_bytes:
                 self._begin_segment()
@@ -126,12 +135,23 @@ class Spool:
                 self._raise_failure()
                 file, written = self._files[self._last], self._written
             try:
-                os.fsync(file)
+                self._flush(file)
             except OSError as error:
-                self._failure = error  # what the disk holds now nobody knows
                 raise _refusal(error, self._folder) from error
             with self._writing:
                 self._publish(written)
+
+    def _flush(self, file: int) -> None:
+        """What a disk holds after it failed nobody knows, and it may say later that all is well: nothing is acknowledged any more."""
+        try:
+            os.fsync(file)
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def _flush_last(self) -> None:
+        self._flush(self._files[self._last])
+        self._publish(self._written)
 
     def _publish(self, written: int) -> None:
         while self._synced < written:
@@ -145,14 +165,18 @@ class Spool:
             raise _refusal(self._failure, self._folder) from self._failure
 
     def _begin_segment(self) -> None:
+        """One that was begun before on a full disk is begun anew."""
         if self._files:
-            os.fsync(self._files[self._last])
-            self._publish(self._written)
+            self._flush_last()
         number = self._last + 1
-        file = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        _write_at(file, HEADER, 0)
-        os.fsync(file)
-        _sync_folder(self._folder)
+        file = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_at(file, HEADER, 0)
+            os.fsync(file)
+            _sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
         self._files[number] = file
         self._last, self._end = number, len(HEADER)
 
@@ -180,16 +204,26 @@ class Spool:
                 self._tally.drop_first()
             if gone:
                 self._note_done(gone[-1])
+            is_one_sent = bool(self._sent())
+        if is_one_sent:
+            self._drop_sent()
 
     def _note_done(self, last: Place) -> None:
         """A hint: if it can't be written, more is sent again later."""
         with suppress(OSError):
             _write_at(self._done, _done_record(last.segment, last.offset + last.size), 0)
+
+    def _drop_sent(self) -> None:
+        """Segments of which nothing waits, unless somebody is about to sync one."""
+        with self._syncing, self._writing:
+            for number in self._sent():
+                os.close(self._files.pop(number))
+                with suppress(OSError):
+                    self._path(number).unlink()
+
+    def _sent(self) -> list[int]:
         keep = self._places[0].segment if self._places else self._last
-        for number in [number for number in self._files if number < keep]:
-            os.close(self._files.pop(number))
-            with suppress(OSError):
-                self._path(number).unlink()
+        return [number for number in self._files if number < keep]
 
     def _read(self, place: Place) -> Call:
         raw = os.pread(self._files[place.segment], place.size, place.offset)
@@ -267,7 +301,7 @@ class Spool:
     def _cut(self, torn: bytes) -> None:
         """Kept aside, for whoever wants to look; nobody was told that it was there."""
         if torn and not self._is_begun:
-            write_whole(self._path(self._last).with_suffix(".torn"), torn, os.O_TRUNC)
+            write_whole(self._path(self._last).with_suffix(".torn"), torn)
         file = self._files[self._last]
         _write_at(file, HEADER, 0)
         os.ftruncate(file, self._end)
@@ -294,7 +328,16 @@ def _take_folder(folder: Path) -> int:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise SpoolTaken(f"{folder} is used by another client: give each process a folder of its own") from error
         raise
+    _LOCKS.add(file)
     return file
+
+
+def _leave_to_the_parent() -> None:
+    while _LOCKS:
+        os.close(_LOCKS.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def _check_gaps(folder: Path, numbers: Sequence[int]) -> None:

@@ -1,12 +1,22 @@
 """Waiting and working beside the callers, for asyncio. Its twin is waiting_threads."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 Work = Callable[[], Awaitable[None]]
+
+INTERRUPTED = asyncio.CancelledError
+"""What ends a call that waits, though nothing is wrong with it."""
+
+
+async def uninterrupted(
+    work: Callable[Asked, Coroutine[Any, Any, Answer]], *args: Asked.args, **kwargs: Asked.kwargs
+) -> Answer:
+    """Goes on to its end, though nobody waits for it any more."""
+    return await asyncio.shield(asyncio.ensure_future(work(*args, **kwargs)))
 
 
 async def in_thread(call: Callable[Asked, Answer], *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:

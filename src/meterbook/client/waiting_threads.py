@@ -8,6 +8,13 @@ Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 Work = Callable[[], None]
 
+INTERRUPTED = KeyboardInterrupt
+"""What ends a call that waits, though nothing is wrong with it."""
+
+
+def uninterrupted(work: Callable[Asked, Answer], *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+    return work(*args, **kwargs)
+
 
 def in_thread(call: Callable[Asked, Answer], *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
     return call(*args, **kwargs)

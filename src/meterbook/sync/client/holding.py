@@ -10,6 +10,7 @@ from typing import Any
 from meterbook.client import wire
 from meterbook.client.calls import RELEASE, SETTLE, Body, Call, entry_call, new_key, other_call
 from meterbook.client.results import SettleReceipt
+from meterbook.client.waiting_threads import INTERRUPTED
 from meterbook.core.admission import Admission, unreachable
 from meterbook.core.arguments import check_whole
 from meterbook.core.entries import Usage, check_entries, check_parsed, check_party, check_text
@@ -70,7 +71,12 @@ class HoldingCalls(Sending):
         choice = self._choice(when_unreachable)
         wanted_id = new_key() if hold_id is None else check_text("hold_id", hold_id)
         said = {"actor": actor, "amount": amount, "hold_id": wanted_id, "ttl_s": ttl_s, "workspace": workspace}
-        state, why = self._place(other_call("/v1/holds", said, now()))
+        try:
+            state, why = self._place(other_call("/v1/holds", said, now()))
+        except INTERRUPTED:
+            if hold_id is None:
+                self._let_go(wanted_id)
+            raise
         if state is None and choice == "deny":
             if hold_id is None:
                 self._let_go(wanted_id)
@@ -96,10 +102,7 @@ class HoldingCalls(Sending):
     ) -> SettleReceipt:
         """Records the real cost and ends the hold, together; spooled when the server is away. Raises `UnknownHold`, `KeyConflict`."""
         check_text("hold_id", hold_id)
-        said = {
-            "amount": amount, "source": source, "description": description, "category": category, "execution": execution,
-            "event_key": event_key, "occurred_at": occurred_at,
-        }  # fmt: skip
+        said = _cost(amount, source, description, event_key, category, execution, occurred_at)
         return self._settle(hold_id, said, None)
 
     def release(self, hold_id: str) -> bool:
@@ -185,10 +188,7 @@ class Hold:
         occurred_at: datetime | None = None,
     ) -> SettleReceipt:
         """Records the real cost, and ends the hold if there is one."""
-        said = {
-            "amount": amount, "source": source, "description": description, "category": category, "execution": execution,
-            "event_key": event_key, "occurred_at": occurred_at,
-        }  # fmt: skip
+        said = _cost(amount, source, description, event_key, category, execution, occurred_at)
         settled = self._client._settle(self.id, said, self._party)  # noqa: SLF001  a part of it
         self.ended = True
         return settled
@@ -200,6 +200,21 @@ class Hold:
             return self._client.release(self.id)
         except (Unavailable, UnknownHold):
             return False
+
+
+def _cost(
+    amount: str | Decimal | int,
+    source: str,
+    description: str,
+    event_key: str | None,
+    category: str,
+    execution: str | None,
+    occurred_at: datetime | None,
+) -> Body:
+    return {
+        "amount": amount, "source": source, "description": description, "category": category, "execution": execution,
+        "event_key": event_key, "occurred_at": occurred_at,
+    }  # fmt: skip
 
 
 def check_choice(choice: object) -> None:

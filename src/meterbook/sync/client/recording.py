@@ -10,7 +10,7 @@ from meterbook.client import wire
 from meterbook.client.calls import CORRECTION, CUMULATIVE, Call, batch_call, entry_call, new_key, other_call
 from meterbook.client.results import Receipt
 from meterbook.core.attribution import Attribution
-from meterbook.core.entries import KEY_LENGTH_MAX, Usage, check_entries, check_parsed, check_text
+from meterbook.core.entries import KEY_LENGTH_MAX, Usage, check_entries, check_parsed, check_party, check_text
 from meterbook.core.money import parse_amount, parse_usage
 from meterbook.core.recorded import Recorded
 from meterbook.sync.client.sending import Sending, now
@@ -130,6 +130,7 @@ class RecordingCalls(Sending):
 
     def resolve(self, actor: str, workspace: str | None = None) -> Attribution:
         """Who pays now: resolved before work begins, given when it is recorded. Raises `Unreachable`: never a guess."""
+        check_party(actor, workspace)
         said = {"actor": actor, "workspace": workspace}
         line = self._open().line
         return line.ask("POST", "/v1/attributions", said, wire.attribution, self._settings.deadline_s)

@@ -5,19 +5,25 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from meterbook.client.calls import Call
 from meterbook.client.queues import Memory
 from meterbook.client.spool import Spool
-from meterbook.client.waiting_threads import in_thread
-from meterbook.errors import ClientClosed, Unavailable, Unreachable
+from meterbook.client.waiting_threads import INTERRUPTED, in_thread, uninterrupted
+from meterbook.core.arguments import check_moment
+from meterbook.core.entries import check_text
+from meterbook.errors import ClientClosed, MeterbookError, Unavailable, Unreachable
 from meterbook.sync.client.line import Line
 from meterbook.sync.client.sender import Sender
 
 Answer = TypeVar("Answer")
 WhenUnreachable = Literal["deny", "allow"]
+TEXT_LENGTH_MAX = 4096
+"""Of what is asked for: the server knows the bound of each."""
+LOG = getLogger("meterbook.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +91,28 @@ class Sending:
                 raise
             self._later(call)
             return None
+        except INTERRUPTED:
+            if self._has_spool:
+                self._later_though_interrupted(call)
+            raise
 
     def _later(self, call: Call) -> None:
         """Handed to the sender: on disk, or in memory without a spool. Raises `SpoolFull`, `SpoolFailed`, `Overloaded`."""
-        opened = self._open()
+        uninterrupted(self._hand_over, self._open(), call)
+
+    def _hand_over(self, opened: Opened, call: Call) -> None:
         in_thread(opened.queue.append, [call.stamped()])
         opened.sender.told()
 
+    def _later_though_interrupted(self, call: Call) -> None:
+        """Nobody waits for it any more, and what it stands for was used all the same."""
+        try:
+            self._later(call)
+        except MeterbookError as error:
+            LOG.error("interrupted, and not kept (%s): %s %s", error.code, call.path, call.body)  # noqa: TRY400  the interruption is raised
+
     def _read(self, path: str, wanted: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
-        said = {name: _text(value) for name, value in wanted.items() if value is not None}
+        said = {name: _text(name, value) for name, value in wanted.items() if value is not None}
         return self._open().line.ask("GET", path, said, read, self._settings.deadline_s)
 
 
@@ -101,7 +120,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _text(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return str(value).lower() if isinstance(value, bool) else value
+def _text(name: str, value: object) -> object:
+    """Raises `InvalidUsage`."""
+    match value:
+        case datetime():
+            return check_moment(name, value).astimezone(UTC).isoformat()
+        case bool():
+            return str(value).lower()
+        case str():
+            return check_text(name, value, TEXT_LENGTH_MAX)
+    return value
