@@ -100,7 +100,3 @@ def problem_with(status: int, error: MeterbookError, request_id: str) -> dict[st
     facts = error_data(error)
     detail, code = str(facts.pop("message")), str(facts.pop("code"))
     return problem(status, code, detail, request_id, **facts)
-
-
-def problem_of(error: MeterbookError, request_id: str) -> dict[str, Any]:
-    return problem_with(status_of(error), error, request_id)

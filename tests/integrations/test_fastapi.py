@@ -367,6 +367,34 @@ async def test_a_client_that_leaves_an_ordinary_route_pays_too(book: Book) -> No
         await assert_eventually(is_recorded)
 
 
+async def test_a_gate_that_a_route_and_its_router_name_charges_once(book: Book, calling: Calling) -> None:
+    """It is one gate: what the route says of its cost is what is recorded, and nothing beside it."""
+    app, paid = application(), gate(book)
+
+    @app.get("/answer", dependencies=[paid.answered])
+    async def answer(charge: Annotated[Charge, paid.answered]) -> None:
+        charge.amount = "0.10"
+
+    assert (await calling(app).get("/answer")).status_code == 200
+    assert ((await book.usage("user:u")).count, await total(book)) == (1, Decimal("0.10"))
+
+
+async def test_an_amount_that_is_none_is_the_routes_fault(
+    book: Book, calling: Calling, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A float is refused; the caller said nothing wrong and is not told so, and what was done is in the log."""
+    app = application()
+
+    @app.get("/answer")
+    async def answer(charge: Annotated[Charge, gate(book).answered]) -> None:
+        charge.amount = 0.1  # type: ignore[assignment]
+
+    response = await calling(app).get("/answer")
+    assert (response.status_code, response.json()["status"], response.json()["code"]) == (500, 500, "invalid_usage")
+    assert "amount=0.1" in caplog.text
+    assert await total(book) == 0
+
+
 async def test_a_request_that_is_cancelled_is_recorded(book: Book) -> None:
     """A middleware or a server that ends cancels the route itself: its cost is written all the same, once."""
     app, began = application(), asyncio.Event()

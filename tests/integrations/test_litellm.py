@@ -125,6 +125,26 @@ async def test_the_metadata_may_say_who_where_and_which(book: Book, callback: Us
     assert (entry.actor, entry.workspace, entry.workflow, entry.execution) == ("ada", "w", "f", "e")
 
 
+async def test_behind_a_proxy_a_call_does_not_say_who_pays_or_what_it_is(book: Book, errors: Errors) -> None:
+    """Its metadata and its id are the customer's to choose: another's workspace, and a key for ever the same, would be free."""
+    await book.put_workspace("w", payer="user:payer")
+    callback = UsageCallback(
+        book, is_proxy=True, actor=lambda _: "u", on_error=lambda error, said: errors.append((error, said))
+    )
+    litellm.callbacks.append(callback)
+    chosen = {"meterbook_actor": "ada", "meterbook_workspace": "w", "meterbook_event_key": "run:7"}
+    for _ in range(2):
+        await litellm.acompletion(**ASKED, metadata=chosen, litellm_call_id="call_7")
+    await callback.flush()
+    assert ((await book.usage("user:u")).count, errors) == (2, [])
+
+
+async def test_behind_a_proxy_the_actor_is_named(book: Book) -> None:
+    """By what the proxy knows, not by `user`."""
+    with pytest.raises(InvalidUsage, match="actor"):
+        UsageCallback(book, is_proxy=True)
+
+
 async def test_a_model_that_only_litellm_prices_is_rounded_at_twelve_places(book: Book) -> None:
     """Its float is taken as the shortest text for it: 0.00022500000000000002 of LiteLLM is 0.000225 in the ledger."""
     callback = UsageCallback(book, own_prices=False)

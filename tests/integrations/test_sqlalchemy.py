@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from meterbook import Book
-from meterbook.errors import KeyConflict, UnsuitableConnection
+from meterbook.errors import KeyConflict, LedgerUnavailable, UnsuitableConnection
 from meterbook.sync import Book as SyncBook
 from tests.integrations.callers import (
     ENTRY,
@@ -94,6 +94,19 @@ async def test_what_can_record_nothing_is_named(sync_book: SyncBook, engine: Eng
             with pytest.raises(UnsuitableConnection, match=r"is not an open psycopg\.Connection"):
                 sync_book.record("u", amount="0.25", **ENTRY, conn=conn)
     await asynchronous.dispose()
+    assert total(database_url) == 0
+
+
+def test_a_database_that_sqlalchemy_does_not_reach_is_unavailable(sync_book: SyncBook, database_url: str) -> None:
+    """Retryable, as with the ledger's own: nobody there, and a pool of which every connection is in use."""
+    address = database_url.replace("postgresql://", "postgresql+psycopg://")
+    nobody = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    with Session(nobody) as session, pytest.raises(LedgerUnavailable, match="Connection refused"):
+        sync_book.record("u", amount="0.25", **ENTRY, conn=session)
+    full = create_engine(address, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    with full.connect(), Session(full) as session, pytest.raises(LedgerUnavailable, match="QueuePool limit"):
+        sync_book.record("u", amount="0.25", **ENTRY, conn=session)
+    full.dispose()
     assert total(database_url) == 0
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from meterbook import Book
-from meterbook.errors import KeyConflict, UnsuitableConnection
+from meterbook.errors import KeyConflict, LedgerUnavailable, UnsuitableConnection
 from tests.integrations.callers import (
     ENTRY,
     PREPARATIONS,
@@ -149,6 +149,18 @@ async def test_a_closed_connection_is_named(book: Book, engine: AsyncEngine) -> 
         pass
     with pytest.raises(UnsuitableConnection, match="SQLAlchemy gives no connection"):
         await book.record("u", amount="0.25", **ENTRY, conn=conn)
+
+
+async def test_a_pool_with_none_free_is_unavailable(book: Book, database_url: str) -> None:
+    """Retryable: another request will give its connection back."""
+    address = database_url.replace("postgresql://", "postgresql+psycopg://")
+    full = create_async_engine(address, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    async with full.connect() as taken, AsyncSession(full) as session:
+        await taken.begin()
+        with pytest.raises(LedgerUnavailable, match="QueuePool limit"):
+            await book.record("u", amount="0.25", **ENTRY, conn=session)
+    await full.dispose()
+    assert total(database_url) == 0
 
 
 async def test_the_synchronous_face_of_an_asynchronous_session_is_refused(

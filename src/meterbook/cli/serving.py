@@ -54,10 +54,10 @@ async def serve(
     opening = partial(open_book, with_file(session)) if session.demo else partial(serving.opening_of, settings)
     on = console()
 
-    def tell(serving: "Serving") -> None:
-        on.print(f"meterbook serves {serving.address}", soft_wrap=True)
+    def tell(serves: "Serving") -> None:
+        on.print(f"meterbook serves {serves.address}", soft_wrap=True)
         if settings.console:
-            on.print(f"console at {serving.address}/console", soft_wrap=True)
+            on.print(f"console at {serves.address}/console", soft_wrap=True)
 
     await serving.serve(settings, opening, tell)
     return Exit.DONE

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -16,12 +16,14 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 
-from meterbook.errors import Denied, MeterbookError
+from meterbook.errors import Denied, InvalidRequest, MeterbookError
 from meterbook.integrations.ledgers import Amount, Ledger, insist
-from meterbook.problems import PROBLEM_JSON, RETRY_AFTER_S, problem_of, status_of
+from meterbook.problems import PROBLEM_JSON, RETRY_AFTER_S, problem_with, status_of
 
 PAUSE_S = 0.2
 """Before the second attempt to record."""
+ROUTE_AT_FAULT = 500
+"""What the route said it cost is no usage: nothing that its caller can mend."""
 GONE = (asyncio.CancelledError, ClientDisconnect)
 """Nobody waits for the answer any more; what was done was done all the same."""
 log = logging.getLogger("meterbook.fastapi")
@@ -32,9 +34,10 @@ Answer = TypeVar("Answer")
 class Refused(HTTPException):
     """An error of the ledger's as an answer; `answer_problems` makes a problem document of it."""
 
-    def __init__(self, error: MeterbookError, request_id: str) -> None:
+    def __init__(self, error: MeterbookError, request_id: str, status: int | None = None) -> None:
         headers = {"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None
-        super().__init__(status_of(error), problem_of(error, request_id), headers)
+        status = status or status_of(error)
+        super().__init__(status, problem_with(status, error, request_id), headers)
 
 
 class AmountMissing(RuntimeError):
@@ -93,16 +96,21 @@ class Gate:
     workspace: Callable[..., Any] = no_workspace
     category: str = "model"
     request_id: Callable[[Request], str] = new_request_id
+    _through: Callable[..., AsyncIterator[Charge]] = field(init=False, repr=False, compare=False)
+    """One for each gate: FastAPI solves it once a request, however often a route and its router name it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_through", self._dependency())
 
     @property
     def answered(self) -> Any:
         """The cost is recorded before the answer is sent: if it can't be, the answer is a refusal."""
-        return Depends(self._dependency(), scope="function")
+        return Depends(self._through, scope="function")
 
     @property
     def streamed(self) -> Any:
         """The cost is recorded when the stream has ended, or was cut off by the client: then as far as the route has said it."""
-        return Depends(self._dependency(), scope="request")
+        return Depends(self._through, scope="request")
 
     def _dependency(self) -> Callable[..., AsyncIterator[Charge]]:
         async def gate(
@@ -185,7 +193,8 @@ async def _persist(charge: Charge, record: Callable[[], Awaitable[Any]]) -> None
         await insist(record, PAUSE_S)
     except MeterbookError as error:
         log.error("usage was not recorded (%s): %r", error.code, charge)  # noqa: TRY400  the error is raised
-        raise Refused(error, charge.request_id) from error
+        status = ROUTE_AT_FAULT if isinstance(error, InvalidRequest) else None
+        raise Refused(error, charge.request_id, status) from error
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -64,8 +64,9 @@ class UsageCallback(CustomLogger):
     """`litellm.callbacks.append(UsageCallback(book))`. Takes a Book or a client, asynchronous or synchronous; serves both kinds of calls.
 
     The event key is LiteLLM's id of the call, so that a callback that comes twice is replayed. `actor` gives who pays for a call;
-    `own_prices=False` leaves every price to LiteLLM. A call is never broken: what can't be recorded is logged, and given to `on_error` with
-    the arguments of `record`. For asynchronous ledgers, make it where the event loop runs.
+    `own_prices=False` leaves every price to LiteLLM. `is_proxy`: what a call says of itself is a customer's to choose, and nobody's word:
+    no `meterbook_…` of its metadata counts, its id alone is no key, and `actor` has to be given. A call is never broken: what can't be
+    recorded is logged, and given to `on_error` with the arguments of `record`. For asynchronous ledgers, make it where the event loop runs.
     """
 
     def __init__(
@@ -76,9 +77,13 @@ class UsageCallback(CustomLogger):
         actor: Callable[[Call], str | None] = actor_of,
         prices: PriceBook | None = None,
         own_prices: bool = True,
+        is_proxy: bool = False,
         on_error: OnError | None = None,
     ) -> None:
         super().__init__()
+        if is_proxy and actor is actor_of:
+            what = "behind a proxy a call's `user` is the customer's to choose: say whose key it was"
+            raise InvalidUsage([Problem(None, "actor", "missing", what)])
         self.ident = uuid4().hex
         """LiteLLM drops a callback whose class and public texts are those of one it has."""
         self._ledger: Any = ledger
@@ -86,6 +91,7 @@ class UsageCallback(CustomLogger):
         self._loop = _running_loop() if self._is_async else None
         self._source = source
         self._actor = actor
+        self._is_proxy = is_proxy
         self._prices = (prices or PriceBook()) if own_prices else None
         self._on_error = on_error
         self._under_way: set[asyncio.Task[None]] = set()
@@ -105,7 +111,7 @@ class UsageCallback(CustomLogger):
             self._record_synchronously(kwargs, response_obj, start_time)
         elif self._loop is None or not self._loop.is_running():
             advice = "a synchronous call needs a ledger of meterbook.sync, or a callback made where the event loop runs"
-            self._tell(RuntimeError(advice), _named(kwargs))
+            self._tell(RuntimeError(advice), self._named(kwargs, start_time))
         elif _running_loop() is self._loop:
             task = self._loop.create_task(self._record(kwargs, response_obj, start_time))
             self._under_way.add(task)
@@ -125,7 +131,7 @@ class UsageCallback(CustomLogger):
     # -------------------------------------------------------------------------------------------------------------- private
 
     async def _record(self, call: Call, response: Any, began: datetime) -> None:
-        said: dict[str, Any] = _named(call)
+        said: dict[str, Any] = self._named(call, began)
         try:
             said |= self._said(call, response, began)
             await insist(partial(self._ledger.record, **said), PAUSE_S)
@@ -133,7 +139,7 @@ class UsageCallback(CustomLogger):
             self._tell(error, said)
 
     def _record_synchronously(self, call: Call, response: Any, began: datetime) -> None:
-        said: dict[str, Any] = _named(call)
+        said: dict[str, Any] = self._named(call, began)
         try:
             said |= self._said(call, response, began)
             for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -158,7 +164,7 @@ class UsageCallback(CustomLogger):
         facts = {"provider": call.get("custom_llm_provider"), "priced_by": priced_by}
         if tokens is not None:
             facts |= tokens._asdict()
-        place = metadata_of(call)
+        place = self._place(call)
         named = {name: place.get(f"meterbook_{name}") for name in ("workspace", "workflow", "execution")}
         return {
             "actor": actor,
@@ -167,6 +173,16 @@ class UsageCallback(CustomLogger):
             "metadata": facts,
             **{name: value for name, value in named.items() if value is not None},
         }
+
+    def _place(self, call: Call) -> Mapping[str, Any]:
+        return {} if self._is_proxy else metadata_of(call)
+
+    def _named(self, call: Call, began: datetime) -> dict[str, Any]:
+        """What is known of every call. A proxy takes the id from a header: when it began can't be repeated."""
+        key = f"litellm:{call.get('litellm_call_id')}"
+        if self._is_proxy:
+            key = f"{key}:{began.isoformat()}"
+        return {"event_key": self._place(call).get("meterbook_event_key") or key, "description": str(call.get("model"))}
 
     def _price(self, call: Call, response: Any, began: datetime) -> tuple[Decimal, str]:
         if call.get("cache_hit") is True:
@@ -219,12 +235,6 @@ def _is_by_text_tokens(call: Call, response: Any) -> bool:
     long_cached = getattr(getattr(parts[0], "cache_creation_token_details", None), "ephemeral_1h_input_tokens", None)
     others = [getattr(part, name, None) for part in parts for name in OTHER_TOKENS]
     return not any([*others, long_cached, getattr(usage, "server_tool_use", None)])
-
-
-def _named(call: Call) -> dict[str, Any]:
-    """What is known of every call."""
-    key = metadata_of(call).get("meterbook_event_key") or f"litellm:{call.get('litellm_call_id')}"
-    return {"event_key": key, "description": str(call.get("model"))}
 
 
 def _is_telling(task: asyncio.Task[Any]) -> bool:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import AsyncConnection
 
-from meterbook.errors import UnsuitableConnection
+from meterbook.errors import LedgerUnavailable, UnsuitableConnection
 from meterbook.postgres.underlying import library_of, unsuitable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ WANTED = "an open psycopg.AsyncConnection, nor SQLAlchemy's AsyncConnection or A
 
 
 async def psycopg_connection(conn: object) -> AsyncConnection[Any]:
-    """Raises `UnsuitableConnection`, which says what to use."""
+    """Raises `UnsuitableConnection`, which says what to use; `LedgerUnavailable` if SQLAlchemy has none and gets none."""
     library = library_of(conn)
     if library == "django":
         raise UnsuitableConnection(
@@ -33,7 +33,8 @@ async def psycopg_connection(conn: object) -> AsyncConnection[Any]:
 
 async def _beneath_sqlalchemy(conn: object) -> object:
     """SQLAlchemy commits what it knows to have begun: without that, its commit would do nothing and the pool would roll back."""
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+    from sqlalchemy.exc import TimeoutError as NoneFree
     from sqlalchemy.ext.asyncio import AsyncConnection as Connection
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
@@ -44,5 +45,7 @@ async def _beneath_sqlalchemy(conn: object) -> object:
         if not inner.in_transaction():
             await inner.begin()
         return (await inner.get_raw_connection()).driver_connection
+    except (OperationalError, NoneFree) as error:
+        raise LedgerUnavailable(f"SQLAlchemy gets no connection: {error}") from error
     except SQLAlchemyError as error:
         raise UnsuitableConnection(f"conn: SQLAlchemy gives no connection: {error}") from error

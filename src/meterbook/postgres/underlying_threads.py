@@ -35,7 +35,7 @@ WANTED = "an open psycopg.Connection, nor SQLAlchemy's Connection or Session, no
 
 
 def psycopg_connection(conn: Any) -> Connection[Any]:
-    """Raises `UnsuitableConnection`, which says what to use; `LedgerUnavailable` if Django has none and gets none."""
+    """Raises `UnsuitableConnection`, which says what to use; `LedgerUnavailable` if SQLAlchemy or Django has none and gets none."""
     match library_of(conn):
         case "sqlalchemy":
             found = _beneath_sqlalchemy(conn)
@@ -51,7 +51,8 @@ def psycopg_connection(conn: Any) -> Connection[Any]:
 def _beneath_sqlalchemy(conn: object) -> object:
     """SQLAlchemy commits what it knows to have begun: without that, its commit would do nothing and the pool would roll back."""
     from sqlalchemy import Connection as SqlConnection
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+    from sqlalchemy.exc import TimeoutError as NoneFree
     from sqlalchemy.orm import Session, scoped_session
 
     try:
@@ -61,6 +62,8 @@ def _beneath_sqlalchemy(conn: object) -> object:
         if not inner.in_transaction():
             inner.begin()
         return inner.connection.driver_connection
+    except (OperationalError, NoneFree) as error:
+        raise LedgerUnavailable(f"SQLAlchemy gets no connection: {error}") from error
     except SQLAlchemyError as error:
         raise UnsuitableConnection(f"conn: SQLAlchemy gives no connection: {error}") from error
 
