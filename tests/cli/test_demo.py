@@ -63,7 +63,7 @@ def test_the_commands_that_the_demo_names_work(newcomer: Program, first: Done) -
     named = first.out.split("Look around in it:")[1].strip().splitlines()
     assert len(named) >= 3
     for line in named:
-        done = newcomer(*line.split("meterbook.cli ")[1].split())
+        done = newcomer(*line.strip().removeprefix("meterbook ").split())
         assert (done.code, done.err) == (0, ""), line
 
 
