@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 CHECKED := src tests tools $(wildcard benchmarks) $(wildcard examples)
 TYPED := src tests tools $(patsubst %/,%,$(dir $(wildcard benchmarks/__init__.py)))
-PYTEST_ARGS ?= -n auto --maxprocesses=4
+PYTEST_ARGS ?= -n auto --maxprocesses=6
 
 run: $(STAMP)
 	$(BIN)/meterbook demo --serve

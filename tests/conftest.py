@@ -33,6 +33,11 @@ hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are processors: tests wait for servers, locks and timeouts a third of the time."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
 @dataclass
 class Clock:
     """Time as a parameter: set `now`, pass the clock."""

@@ -40,7 +40,7 @@ STRANGERS = """
 select pg_terminate_backend(pid, 5000) from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
 """
-REWIND = "select setval(s.seqrelid::regclass, s.seqstart, false) from pg_sequence s"
+REWIND = "select setval(s.seqrelid::regclass, s.seqstart, false) from pg_sequence s; select pg_stat_reset()"
 
 
 @dataclass(frozen=True, slots=True)

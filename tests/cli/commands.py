@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.forked import run
+from tests.cli.forked import Forked
 
 ON_ONE_SERVER = pytest.mark.parametrize("server", ["embedded18"], indirect=True)
 """A process a command is slow, and what a command does differs by no server."""
@@ -41,7 +41,8 @@ class Program:
     directory: Path
 
     def __call__(self, *arguments: str, given: bytes = b"", **environment: str) -> Done:
-        code, out, err = run(arguments, self.directory, self.environment(environment), given, TIMEOUT_S)
+        started = Forked(arguments, self.directory, self.environment(environment), given)
+        code, out, err = started.communicate(TIMEOUT_S)
         return Done(code, out.decode(), err.decode())
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:

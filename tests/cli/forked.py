@@ -17,32 +17,39 @@ from meterbook.cli import main
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])
 
-Pipe = tuple["Connection[bytes, bytes]", "Connection[bytes, bytes]"]
 
+class Forked:
+    """``meterbook ARGUMENTS``, begun; what it is `given` is its standard input."""
 
-def run(
-    arguments: Sequence[str], directory: Path, environment: dict[str, str], given: bytes, timeout_s: float
-) -> tuple[int, bytes, bytes]:
-    """Exit code, output and errors of ``meterbook ARGUMENTS``; killed when it takes longer."""
-    (stdin, feed), (out, into_out), (err, into_err) = pipes = [FORKS.Pipe(duplex=False) for _ in range(3)]
-    process = FORKS.Process(target=_program, args=(arguments, directory, environment, stdin, into_out, into_err))
-    process.start()
-    for end in (stdin, into_out, into_err):
-        end.close()
-    too_long = Timer(timeout_s, process.kill)
-    too_long.start()
-    with ThreadPoolExecutor() as threads:
-        fed, *read = threads.submit(_feed, feed, given), threads.submit(_drain, out), threads.submit(_drain, err)
-        said = [each.result() for each in read]
-        fed.result()
-    process.join()
-    too_long.cancel()
-    for each in (end for pipe in pipes for end in pipe):
-        each.close()
-    code = process.exitcode
-    assert code is not None
-    process.close()
-    return code, said[0], said[1]
+    def __init__(
+        self, arguments: Sequence[str], directory: Path, environment: dict[str, str], given: bytes = b""
+    ) -> None:
+        (stdin, feed), (out, into_out), (err, into_err) = [FORKS.Pipe(duplex=False) for _ in range(3)]
+        self._process = FORKS.Process(
+            target=_program, args=(arguments, directory, environment, stdin, into_out, into_err)
+        )
+        self._process.start()
+        for end in (stdin, into_out, into_err):
+            end.close()
+        threads = ThreadPoolExecutor(3)
+        self._said = [threads.submit(_drain, out), threads.submit(_drain, err)]
+        threads.submit(_feed, feed, given)
+        threads.shutdown(wait=False)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout_s: float) -> tuple[int, bytes, bytes]:
+        """Exit code (below 0: minus the signal), output and errors; killed when it takes longer."""
+        too_long = Timer(timeout_s, self.kill)
+        too_long.start()
+        out, err = (each.result() for each in self._said)
+        self._process.join()
+        too_long.cancel()
+        code = self._process.exitcode
+        assert code is not None
+        self._process.close()
+        return code, out, err
 
 
 def _feed(end: "Connection[bytes, bytes]", given: bytes) -> None:
@@ -53,6 +60,7 @@ def _feed(end: "Connection[bytes, bytes]", given: bytes) -> None:
 
 def _drain(end: "Connection[bytes, bytes]") -> bytes:
     with os.fdopen(os.dup(end.fileno()), "rb") as stream:
+        end.close()
         return stream.read()
 
 

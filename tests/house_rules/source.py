@@ -27,7 +27,12 @@ class Module:
 def modules(*folders: str) -> tuple[Module, ...]:
     """Parsed modules below these folders of the repository, the generated twin left out."""
     files = (file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
-    return tuple(Module(file, ast.parse(file.read_text())) for file in files if TWIN not in file.parents)
+    return tuple(_parsed(file) for file in files if TWIN not in file.parents)
+
+
+@cache
+def _parsed(file: Path) -> Module:
+    return Module(file, ast.parse(file.read_text()))
 
 
 def where(module: Module, node: ast.AST) -> str:

@@ -1,13 +1,12 @@
 """S60: the relay's process is killed at each call to Stripe, before its effect and after: the next delivers, and there is one invoice."""
 
-import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import PROGRAM, Program
+from tests.cli.commands import Program
+from tests.cli.forked import Forked
 from tests.ledger import query
 from tests.relay.shop import Shop
 from tests.relay.test_invoices import PAID, STEPS
@@ -21,12 +20,10 @@ AN_HOUR_LATER = (
 ATTEMPTS_MAX = 5
 
 
-def relay(program: Program, server: StripeServer) -> subprocess.Popen[bytes]:
+def relay(program: Program, server: StripeServer) -> Forked:
     """`meterbook relay`, in a process of its own."""
     environment = program.environment({"METERBOOK_STRIPE_API_KEY": API_KEY, "METERBOOK_STRIPE_API_BASE": server.url})
-    return subprocess.Popen(
-        [*PROGRAM, "relay"], cwd=program.directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return Forked(["relay"], program.directory, environment)
 
 
 def kill_at(program: Program, server: StripeServer, kind: Kind, step: tuple[str, str]) -> None:
@@ -34,9 +31,9 @@ def kill_at(program: Program, server: StripeServer, kind: Kind, step: tuple[str,
     held = server.fails(kind, *step)
     process = relay(program, server)
     assert held.arrived.wait(PATIENCE_S), "the relay never came to this call"
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(PATIENCE_S) == -signal.SIGKILL
-    process.communicate()
+    process.kill()
+    code, *_ = process.communicate(PATIENCE_S)
+    assert code == -signal.SIGKILL
     server.wait_until_idle()
     server.script.clear()
 
@@ -46,7 +43,8 @@ async def deliver(shop: Shop, program: Program, server: StripeServer, database_u
     said = b""
     for _ in range(ATTEMPTS_MAX):
         query(database_url, AN_HOUR_LATER)
-        said += relay(program, server).communicate(timeout=PATIENCE_S)[0]
+        _, out, err = relay(program, server).communicate(PATIENCE_S)
+        said += out + err
         if (await shop.delivery()).state == "delivered":
             break
     return said
