@@ -34,6 +34,8 @@ def test_every_act_of_the_command_line_is_noted(meterbook: Program) -> None:
         f"correct {entry} --amount=-1 --reason test --event-key fix",
         "rebuild user:u",
         "stripe replay --failed",
+        "close user:u",
+        "sweep",
         "usage user:u",
         "record u --source s --description d --amount 1 --event-key k2",
     ):
@@ -50,6 +52,8 @@ def test_every_act_of_the_command_line_is_noted(meterbook: Program) -> None:
         ("correct", entry, "done"),
         ("rebuild", "user:u", "done"),
         ("replay_stripe_events", "all that failed", "done"),
+        ("close", "user:u", "done"),
+        ("sweep", "all that is due", "done"),
         ("set_limit", "user:u", "refused"),
     ]
     assert {each.by_whom for each in acts} == {f"command line ({getpass.getuser()})"}

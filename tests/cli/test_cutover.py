@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.cli.commands import ON_ONE_SERVER, Program
+from tests.cli.test_acts import acts_of
 from tests.ledger import query
 from tests.legacy_product.history import SCHEMA, Product
 
@@ -29,7 +30,7 @@ def legacy(database_url: str) -> str:
 
 
 def test_the_steps_from_plan_to_retire(meterbook: Program, legacy: str) -> None:
-    """Each ends with 0, says what it did, and does nothing twice."""
+    """Each ends with 0, says what it did, does nothing twice, and stands in the log of acts unless it was undone."""
     assert "user:u" in meterbook("cutover", "plan").out
     shadow = meterbook("cutover", "shadow", "--agree-for", "0")
     assert (shadow.code, "1 entities; difference 0.00" in shadow.out) == (0, True)
@@ -46,6 +47,10 @@ def test_the_steps_from_plan_to_retire(meterbook: Program, legacy: str) -> None:
     assert meterbook("cutover", "status", "--json").data["states"]["switched"] == 1
     assert meterbook("cutover", "history").code == 0
     assert "1 rolled back" in meterbook("cutover", "rollback").out
+    steps = ("shadow", "switch", "switch", "absorb", "absorb", "retire", "history", "rollback")
+    assert [(each.act, each.outcome) for each in acts_of(meterbook.url)] == [
+        (f"cutover_{step}", "done") for step in steps
+    ]
 
 
 def test_a_mapping_that_does_not_fit_says_what_to_write(meterbook: Program, legacy: str, tmp_path: Path) -> None:

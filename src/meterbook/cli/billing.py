@@ -151,7 +151,8 @@ def _show_periods(found: Sequence[Period]) -> None:
 async def close(session: Session, entity: Entity) -> Exit:
     """Close what is due of one entity, oldest first: exit code 1 if a period has to wait, with what it waits for."""
     async with open_book(session) as book:
-        closed = await book.close(entity)
+        async with noted(book, "close", entity):
+            closed = await book.close(entity)
         waiting = await _deferrals(book, entity) if closed.deferred else []
     if session.json:
         print(json_text({"entity": entity, "closed": closed.closed, "deferred": waiting}))
@@ -178,7 +179,7 @@ async def sweep(session: Session) -> Exit:
 
     Exit code 1 if a close waits or something failed.
     """
-    async with open_book(session) as book:
+    async with open_book(session) as book, noted(book, "sweep", "all that is due"):
         swept = await book.sweep()
     if session.json:
         print(json_text(swept))

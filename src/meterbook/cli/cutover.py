@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from meterbook.book import Book
 from meterbook.book.cutover import Cutover
+from meterbook.cli.acting import noted
 from meterbook.cli.command import Session, command
 from meterbook.cli.cutover_screen import show_compared, show_plan, show_rolled_back, show_round, show_switched
 from meterbook.cli.exits import Exit
@@ -47,6 +48,16 @@ async def _opened(
     said = load_mapping(mapping)
     async with open_book(session) as book, book.cutover(said, feed=feed) as cutover:
         yield book, cutover
+
+
+@asynccontextmanager
+async def _noted(book: Book, step: str, subject: str | None, *, dry_run: bool, **said: object) -> AsyncIterator[None]:
+    """A step is an act; one that is undone is none."""
+    if dry_run:
+        yield
+        return
+    async with noted(book, f"cutover_{step}", subject or "all", **said):
+        yield
 
 
 def _bar(session: Session, text: TextColumn | None = None) -> Progress:
@@ -113,7 +124,10 @@ async def shadow(
     if feed not in ("audit", "application"):
         raise typer.BadParameter(f"{feed!r} is not audit or application", param_hint="--feed")
     chosen: Literal["audit", "application"] = "application" if feed == "application" else "audit"
-    async with _opened(session, mapping, chosen) as (_, cutover):
+    async with (
+        _opened(session, mapping, chosen) as (book, cutover),
+        _noted(book, "shadow", None, dry_run=dry_run, feed=chosen),
+    ):
         done = await _waited(session, "round 1", cutover.shadow(dry_run=dry_run))
         number = 1
         _tell_round(session, done)
@@ -163,7 +177,8 @@ async def switch(
 
     Exit code 1 if some were refused; the same command tries those again.
     """
-    async with _opened(session, mapping) as (_, cutover):
+    said = {"despite_differences": despite_differences or None}
+    async with _opened(session, mapping) as (book, cutover), _noted(book, "switch", entity, dry_run=dry_run, **said):
         found = cutover.switch(entity, despite_differences=despite_differences, dry_run=dry_run)
         done = await _all(session, "entities", found)
     _tell(session, {"switched": done}, show_switched, done)
@@ -183,7 +198,7 @@ async def absorb(
     dry_run: DryRun = False,
 ) -> Exit:
     """Record what old instances still add to the counters, once each, until they have stopped. Run it until the rollout ends."""
-    async with _opened(session, mapping) as (_, cutover):
+    async with _opened(session, mapping) as (book, cutover), _noted(book, "absorb", None, dry_run=dry_run):
         while True:
             done = await _waited(session, "counters", cutover.absorb(dry_run=dry_run))
             late = await cutover.lateness(int(quiet_for))
@@ -218,7 +233,8 @@ async def trigger(
     dry_run: DryRun = False,
 ) -> Exit:
     """Have a trigger on your counters' table note each fall, so that a reset between two looks of `absorb` hides nothing."""
-    async with _opened(session, mapping) as (_, cutover):
+    act = "remove_trigger" if remove else "put_trigger"
+    async with _opened(session, mapping) as (book, cutover), _noted(book, act, None, dry_run=dry_run):
         changed = await cutover.put_trigger(stands=not remove, dry_run=dry_run)
         stands = await cutover.has_trigger()
     if session.json:
@@ -249,7 +265,7 @@ async def verify(session: Session, mapping: Mapping = None, entity: Entity = Non
 @command(app, "retire")
 async def retire(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Say which entities' first period has been closed here: their counters decide nothing any more, and can't come back."""
-    async with _opened(session, mapping) as (_, cutover):
+    async with _opened(session, mapping) as (book, cutover), _noted(book, "retire", None, dry_run=dry_run):
         retired = await _waited(session, "entities", cutover.retire(dry_run=dry_run))
         states = await cutover.states()
     if session.json:
@@ -266,7 +282,7 @@ async def rollback(
     session: Session, mapping: Mapping = None, *, entity: Entity = None, dry_run: DryRun = False
 ) -> Exit:
     """Back to the counters: what was used, billed and spent here since the switch is added to their rows. Until the first close."""
-    async with _opened(session, mapping) as (_, cutover):
+    async with _opened(session, mapping) as (book, cutover), _noted(book, "rollback", entity, dry_run=dry_run):
         done = await _all(session, "entities", cutover.roll_back(entity, dry_run=dry_run))
     _tell(session, {"rolled_back": done}, show_rolled_back, done)
     return Exit.FINDINGS if any(one.outcome == "refused" for one in done) else Exit.DONE
@@ -275,7 +291,7 @@ async def rollback(
 @command(app, "history")
 async def history(session: Session, mapping: Mapping = None, *, dry_run: DryRun = False) -> Exit:
     """Import audit rows of past periods, sealed at once: readable, in no limit and no bill. Again: only what is new."""
-    async with _opened(session, mapping) as (_, cutover):
+    async with _opened(session, mapping) as (book, cutover), _noted(book, "history", None, dry_run=dry_run):
         done = await _waited(session, "rows", cutover.import_history(dry_run=dry_run))
     if session.json:
         print(json_text(done))
