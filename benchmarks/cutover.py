@@ -8,7 +8,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -34,7 +34,7 @@ USERS, USERS_QUICK, ROWS_QUICK = 5_000, 400, 20_000
 WRITERS, WRITERS_QUICK = 64, 8
 RATE = 400
 """Charges a second: a busy product that its server is up to, so that a wait is somebody's doing and no queue."""
-ALONE_S, ROLLOUT_S = 20, 15
+ALONE_S, ROLLOUT_S, HISTORY_S = 20, 15, 30
 OWN = 200
 """Users of whom the ledger alone has something, so that the rollback writes to their rows."""
 ROWS_PER_PAGE = 250_000
@@ -109,6 +109,8 @@ async def _steps(book: Book, cutover: Cutover, seen: _Seen, options: Options) ->
     await _phase(seen, "later rounds", rounds(3))
     await _phase(seen, "switch", switch())
     await _phase(seen, "absorb", absorb(2 if options.quick else ROLLOUT_S))
+    await _phase(seen, "verify", _verify(cutover))
+    await _phase(seen, "history", _import_history(book))
     await _phase(seen, "trigger, put and taken away", _put_trigger(cutover))
     await _record_here(book, USERS_QUICK if options.quick else USERS)
     await _phase(seen, "rollback", _roll_back(cutover))
@@ -118,6 +120,18 @@ async def _put_trigger(cutover: Cutover) -> None:
     await cutover.put_trigger()
     await cutover.absorb()
     await cutover.put_trigger(stands=False)
+
+
+async def _verify(cutover: Cutover) -> None:
+    if unsound := await cutover.verify():
+        raise RuntimeError(unsound)
+
+
+async def _import_history(book: Book) -> None:
+    """For so long only: it goes through every audit row of the past, page by page alike, and goes on where it stopped."""
+    async with book.cutover(load_mapping()) as cutover:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(cutover.import_history(), HISTORY_S)
 
 
 async def _roll_back(cutover: Cutover) -> None:
