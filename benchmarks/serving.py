@@ -1,7 +1,9 @@
 """Over HTTP: single posts, batches as arrays and NDJSON, checks beside the posts, and the memory of a server that has nothing to do.
 
 The server is `meterbook serve` with its worker, in a process of its own, settings as they come; the clients are in this one. Database,
-server and clients share the machine. An answer counts when it says 200, which is after its commit.
+server and clients share the machine. An answer counts when it says 200, which is after its commit. Bodies are written before the clock
+runs: what a client spends on its JSON is not the server's. Everybody was met before, and each kind of request was made for a second: the
+rates are those of every later event, with a service's plans, statements and caches in place.
 """
 
 import asyncio
@@ -9,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,22 +20,27 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, Self, cast
 
+import meterbook
 import meterbook.sync
+from benchmarks.bulk import meet_everybody
 from benchmarks.measuring import Figure, quantile, take_turns
 from benchmarks.options import Options
 from benchmarks.server import BUILD, Server
 from benchmarks.workload import Event, events, zipf
 
-SECONDS = 5.0
-SECONDS_QUICK = 0.5
 POSTING = 64
 SENDING = 4
 """Connections that send batches; each waits for its answer."""
 ENTRIES_PER_BATCH = 1_000
+POSTS = 15_000
+BATCHES = 120
+"""Requests of a turn: some five seconds."""
+WARMING = 5
+"""The first posts of each kind are so many times fewer, and not counted."""
+QUICK = 20
+"""A smoke run has so many times fewer."""
 IDLE_S = 3
 SERVES = "meterbook serves "
-Answer = Callable[["Connection"], Awaitable[int]]
-"""One request; the number of events that it recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,14 @@ class Served:
     port: int
     key: str
     process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    path: str
+    body: bytes
+    events: int
+    kind: str = "application/json"
 
 
 class Connection(asyncio.Protocol):
@@ -65,13 +80,13 @@ class Connection(asyncio.Protocol):
         finally:
             transport.close()
 
-    async def post(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+    async def post(self, post: Post) -> bytes:
         """The answer's body. Raises unless it is 200."""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(
-            f"POST /v1/{path} HTTP/1.1\r\nHost: {self._served.host}\r\nAuthorization: Bearer {self._served.key}\r\n"
-            f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
+            f"POST /v1/{post.path} HTTP/1.1\r\nHost: {self._served.host}\r\nAuthorization: Bearer {self._served.key}\r\n"
+            f"Content-Type: {post.kind}\r\nContent-Length: {len(post.body)}\r\n\r\n".encode()
+            + post.body
         )
         return await self._answer
 
@@ -98,78 +113,76 @@ class Connection(asyncio.Protocol):
 
 
 async def measure(server: Server, options: Options) -> list[Figure]:
-    seconds = SECONDS_QUICK if options.quick else SECONDS
-    with serving(server.database("serving")) as served:
+    url = server.database("serving")
+    async with meterbook.open(url) as book:
+        await meet_everybody(book)
+    posts, batches = (POSTS // QUICK, BATCHES // QUICK) if options.quick else (POSTS, BATCHES)
+    load = events("serving", zipf())
+    with serving(url) as served:
         await asyncio.sleep(IDLE_S)
         idle = Figure("serving/idle memory of the server", "MB", (_resident_mb(served.process),))
-        load = events("serving", zipf())
-        await _rate(served, partial(_single, load), POSTING, seconds / 5)  # plans, statements and caches are made
-        rates = await take_turns(
-            options.rounds,
-            [
-                partial(_turn, f"serving/{POSTING} single posts", served, partial(_single, load), POSTING, seconds),
-                partial(_turn, "serving/arrays of 1000", served, partial(_array, load), SENDING, seconds),
-                partial(_turn, "serving/NDJSON of 1000", served, partial(_lines, load), SENDING, seconds),
-            ],
-            "events/s",
+        kinds: Sequence[tuple[str, Callable[[Iterator[Event]], Post], int, int]] = (
+            (f"serving/{POSTING} single posts", _single, posts, POSTING),
+            ("serving/arrays of 1000", _array, batches, SENDING),
+            ("serving/NDJSON of 1000", _lines, batches, SENDING),
         )
-        checks = await take_turns(options.rounds, [partial(_checks_beside, served, load, seconds)], "ms")
+        for _, write, count, connections in kinds:
+            await _rate(served, [write(load) for _ in range(count // WARMING)], connections)
+        turns = [partial(_turn, name, served, partial(write, load), *numbers) for name, write, *numbers in kinds]
+        rates = await take_turns(options.rounds, turns, "events/s")
+        checks = await take_turns(options.rounds, [partial(_checks_beside, served, load, posts)], "ms")
     return [idle, *rates, *checks]
 
 
-async def _turn(name: str, served: Served, once: Answer, connections: int, seconds: float) -> Mapping[str, float]:
-    return {name: await _rate(served, once, connections, seconds)}
+async def _turn(
+    name: str, served: Served, write: Callable[[], Post], posts: int, connections: int
+) -> Mapping[str, float]:
+    return {name: await _rate(served, [write() for _ in range(posts)], connections)}
 
 
-async def _rate(served: Served, once: Answer, connections: int, seconds: float) -> float:
-    began = perf_counter()
+async def _rate(served: Served, posts: Sequence[Post], connections: int) -> float:
+    """Events a second: each connection takes the next of the posts as soon as it has its answer."""
+    left = iter(posts)
 
-    async def go_on(connection: Connection) -> int:
-        recorded = 0
-        while perf_counter() < began + seconds:
-            recorded += await once(connection)
-        return recorded
+    async def go_on(connection: Connection) -> None:
+        for post in left:
+            await connection.post(post)
 
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(Connection.to(served)) for _ in range(connections)]
-        recorded = await asyncio.gather(*(go_on(each) for each in opened))
-        return sum(recorded) / (perf_counter() - began)
+        began = perf_counter()
+        await asyncio.gather(*(go_on(each) for each in opened))
+        return sum(post.events for post in posts) / (perf_counter() - began)
 
 
-async def _checks_beside(served: Served, load: Iterator[Event], seconds: float) -> Mapping[str, float]:
+async def _checks_beside(served: Served, load: Iterator[Event], posts: int) -> Mapping[str, float]:
     """One caller checks, again and again, while 64 others post."""
     took: list[float] = []
-
-    async def check(connection: Connection) -> int:
-        began = perf_counter()
-        await connection.post("checks", _line({"actor": f"user_{len(took) % 100}"}))
-        took.append((perf_counter() - began) * 1000)
-        return 0
-
-    posting = asyncio.create_task(_rate(served, partial(_single, load), POSTING, seconds))
-    await _rate(served, check, 1, seconds)
-    await posting
+    async with Connection.to(served) as connection, asyncio.TaskGroup() as beside:
+        posting = beside.create_task(_rate(served, [_single(load) for _ in range(posts)], POSTING))
+        while not posting.done():
+            check = Post("checks", _line({"actor": f"user_{len(took) % 100}"}), 0)
+            began = perf_counter()
+            await connection.post(check)
+            took.append((perf_counter() - began) * 1000)
     return {
         "serving/check beside posts/p50": quantile(took, 0.5),
         "serving/check beside posts/p99": quantile(took, 0.99),
     }
 
 
-async def _single(load: Iterator[Event], connection: Connection) -> int:
-    await connection.post("entries", _line(_entry(next(load))))
-    return 1
+def _single(load: Iterator[Event]) -> Post:
+    return Post("entries", _line(_entry(next(load))), 1)
 
 
-async def _array(load: Iterator[Event], connection: Connection) -> int:
+def _array(load: Iterator[Event]) -> Post:
     batch = [_entry(event) for event in islice(load, ENTRIES_PER_BATCH)]
-    await connection.post("entries/batch", _line(batch))
-    return len(batch)
+    return Post("entries/batch", _line(batch), len(batch))
 
 
-async def _lines(load: Iterator[Event], connection: Connection) -> int:
+def _lines(load: Iterator[Event]) -> Post:
     batch = [_line(_entry(event)) for event in islice(load, ENTRIES_PER_BATCH)]
-    await connection.post("entries/batch", b"\n".join(batch), "application/x-ndjson")
-    return len(batch)
+    return Post("entries/batch", b"\n".join(batch), len(batch), "application/x-ndjson")
 
 
 def _entry(event: Event) -> dict[str, str]:

@@ -5,6 +5,7 @@ Below the commands and above the doors, so that no door knows another.
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -35,6 +36,7 @@ from meterbook.worker import RHYTHM, keep_working
 
 BACKLOG = 2048
 ANY_PORT = 0
+OBJECTS_PER_COLLECTION = 20_000
 Opening = Callable[[], AbstractAsyncContextManager[Book]]
 
 
@@ -86,11 +88,22 @@ async def serve(
                 work = keep_working(lambda: _same(book), RHYTHM, stop, log.info)
                 working.append(asyncio.create_task(work, name="worker"))
             address = _address(listener)
+            _spare_the_collector()
             log.info("serving", address=address, engine=book.engine, worker=settings.worker)
             tell(Serving(address, desk))
             await _until_one_ends(working, server, stop)
             log.info("stopping")
         log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """What starting has made stays, and is not looked through again; a batch of entries, without a cycle in it, begins no collection.
+
+    Python's own threshold, 700 objects, was reached nine times a batch: a third of what it cost.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
 
 
 async def _until_one_ends(working: list[asyncio.Task[None]], server: "_Server", stop: asyncio.Event) -> None:
@@ -206,7 +219,7 @@ def make_log(style: str, level: str = "INFO") -> structlog.stdlib.BoundLogger:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             shown,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )

@@ -184,6 +184,18 @@ async def test_an_answer_that_is_not_taken_is_cut(database_url: str, tmp_path: P
 
 
 @ON_ONE_SERVER
+def test_an_answer_leaves_in_one_piece(database_url: str, tmp_path: Path) -> None:
+    """Head and body together, also of the last answer on a connection: one system call here, one packet there."""
+    with serving(database_url, tmp_path) as served:
+        for ending in (b"", b"Connection: close\r\n"):
+            with socket.create_connection(("127.0.0.1", served.port), timeout=10) as caller:
+                caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + ending + b"\r\n")
+                piece = caller.recv(65_536)
+            assert piece.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert piece.endswith(b'\r\n\r\n{"status":"ok"}')
+
+
+@ON_ONE_SERVER
 def test_an_idle_connection_is_answered_again(database_url: str, tmp_path: Path) -> None:
     """The time limit of headers counts from a request's first byte, not through the pause between two requests."""
     with (

@@ -85,6 +85,18 @@ async def test_descriptions_beyond_the_first_are_together(book: Book, database_u
     assert len((await book.usage("user:u")).by_description) == 6
 
 
+async def test_a_fold_reads_no_table_from_end_to_end(book: Book, database_url: str) -> None:
+    """It costs what is folded, not what the ledger holds: rollups and periods are looked up one by one."""
+    await some(book)
+    with psycopg.connect(database_url) as conn:
+        assert conn.execute("select count(*) from meterbook.compact()").fetchone() == (1,)
+        scanned = conn.execute(
+            "select relname, seq_scan, idx_scan > 0 from pg_stat_xact_user_tables where relname = any (%s)",
+            [["usage_rollup", "billing_period"]],
+        ).fetchall()
+    assert sorted(scanned) == [("billing_period", 0, True), ("usage_rollup", 0, True)]
+
+
 async def test_more_than_a_thousand_descriptions_stay_exact(book: Book, database_url: str) -> None:
     """1 100 in one call: 1 000 by name, 100 together; after a rebuild too."""
     line = {"actor": "u", "source": "s", "amount": "0.01"}

@@ -43,7 +43,8 @@ def as_data(derivation: Derivation) -> DerivationData:
 
 def amount_text(amount: Decimal) -> str:
     """Exact and plain, with at least two places: `3.00`, `0.25`, `0.0000001`."""
-    whole, _, fraction = f"{amount:f}".partition(".")
+    text = str(amount)
+    whole, _, fraction = (f"{amount:f}" if "E" in text else text).partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 

@@ -104,7 +104,6 @@ class Entry(NamedTuple):
 
 
 _POSITION = itemgetter(0)
-_NO_PAYER_NAMED = (None, None, None)
 _NEW_TUPLE = tuple.__new__
 """A named tuple of all its fields in a quarter of the time that its own constructor takes."""
 
@@ -212,7 +211,7 @@ def _ordinary_entry(index: int, said: Usage | Mapping[str, Any], currency: str) 
         return None
     (actor, source, description, amount, category, event_key, line, entity, period, workspace, workflow, execution,
      source_reference, occurred_at, metadata, attribution) = said  # fmt: skip
-    if (entity, period, attribution) != _NO_PAYER_NAMED:
+    if entity is not None or period is not None or attribution is not None:
         return None
     for text in (line, workspace, workflow, execution, source_reference):
         if text is not None and not _is_ordinary(text, ID_LENGTH_MAX):

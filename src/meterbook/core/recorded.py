@@ -38,7 +38,7 @@ class RecordedEntry(NamedTuple):
 
 def recorded_entry(answer: Answer) -> RecordedEntry:
     """Of an answer whose outcome is WRITTEN: its fields from `key` on are those of the entry, in this order."""
-    return RecordedEntry._make(answer[1:])
+    return tuple.__new__(RecordedEntry, answer[1:])
 
 
 class Recorded(NamedTuple):

@@ -73,7 +73,7 @@ class EntryIn(Struct, forbid_unknown_fields=True, omit_defaults=True, rename=Non
     attribution: str | None = None
 
     def usage(self) -> Usage:
-        return Usage._make(msgspec.structs.astuple(self))
+        return tuple.__new__(Usage, msgspec.structs.astuple(self))
 
 
 class RecordedEntryOut(Struct):
@@ -105,9 +105,8 @@ def recorded_out(recorded: Recorded) -> RecordedOut:
 
 
 def recorded_entry_out(each: RecordedEntry) -> RecordedEntryOut:
-    return RecordedEntryOut(
-        each.id, each.outcome, each.entity, each.period, each.belongs_to, amount_text(each.amount), each.recorded_at
-    )
+    id_, outcome, entity, period, belongs_to, amount, recorded_at = each
+    return RecordedEntryOut(id_, outcome, entity, period, belongs_to, amount_text(amount), recorded_at)
 
 
 class ProblemOut(Struct):

@@ -21,12 +21,13 @@ end $$;
 create function meterbook.without_home(deltas tid[], at timestamptz) returns setof bigint
 language sql stable as $$
   -- Entities of these deltas that have late ones, and nowhere to book them yet.
-  -- `offset 0` keeps the look-up by ctid apart: joined first, the planner compares every delta with every ctid.
-  select distinct d.entity_id from (select w.entity_id, w.period_id from meterbook.usage_delta w where w.ctid = any (deltas) offset 0) d
-  join meterbook.billing_period p on p.entity_id = d.entity_id and p.id = d.period_id and p.state = 'closed'
-  where not exists (
-    select from meterbook.period_clock c join meterbook.billing_period h on h.entity_id = c.entity_id and h.id = c.home_id and h.state = 'open'
-    where c.entity_id = d.entity_id and c.due_at > at)
+  -- `distinct` keeps the look-up by ctid apart: joined first, the planner compares every delta with every ctid.
+  select distinct d.entity_id from (select distinct w.entity_id, w.period_id from meterbook.usage_delta w where w.ctid = any (deltas)) d
+  cross join lateral (select p.state from meterbook.billing_period p where p.entity_id = d.entity_id and p.id = d.period_id limit 1) stamped
+  left join lateral (
+    select true as is_there from meterbook.period_clock c join meterbook.billing_period h on h.entity_id = c.entity_id and h.id = c.home_id and h.state = 'open'
+    where c.entity_id = d.entity_id and c.due_at > at limit 1) home on stamped.state = 'closed'
+  where stamped.state = 'closed' and home.is_there is null
   order by 1
 $$;
 
@@ -64,8 +65,11 @@ begin
   with consumed as (
     delete from meterbook.usage_delta where ctid = any (picked) and entity_id <> all (array(select * from meterbook.without_home(picked, moment)))
     returning entity_id, period_id, day, actor_id, source, description, amount, entries, digest, keys),
+  period as materialized (                 -- `limit 1`, here and below: an index probe each, however many periods and rollups there are
+    select m.entity_id, m.period_id, p.state from (select distinct c.entity_id, c.period_id from consumed c) m
+    cross join lateral (select x.state from meterbook.billing_period x where x.entity_id = m.entity_id and x.id = m.period_id limit 1) p),
   closed as materialized (
-    select c.* from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state = 'closed'),
+    select c.* from consumed c join period p using (entity_id, period_id) where p.state = 'closed'),
   late as materialized (
     select c.entity_id, c.actor_id, c.source, c.description, part.* from closed c
     cross join lateral (select x.* from meterbook.late_parts(c.entity_id, c.keys, moment) x offset 0) part),
@@ -73,7 +77,7 @@ begin
     insert into meterbook.late_entry (entity_id, key, stamped, booked, day) select entity_id, key, stamped, booked, day from late),
   movement as (
     select c.entity_id, c.period_id, c.day, c.actor_id, c.source, c.description, c.amount, c.entries, c.digest
-    from consumed c join meterbook.billing_period p on p.entity_id = c.entity_id and p.id = c.period_id and p.state <> 'closed'
+    from consumed c join period p using (entity_id, period_id) where p.state <> 'closed'
     union all
     select l.entity_id, l.booked, l.day, l.actor_id, l.source, l.description, l.amount, 1, meterbook.key_weight(l.key) * l.amount from late l),
   grouped as materialized (
@@ -83,14 +87,17 @@ begin
            sum(amount) as amount, sum(entries)::bigint as entries, sum(digest) as digest, count(*) as deltas
     from movement
     group by grouping sets ((entity_id, period_id), (entity_id, period_id, day), (entity_id, period_id, actor_id), (entity_id, period_id, source, description))),
-  fresh as materialized (                   -- descriptions that the rollup doesn't know yet, and whether there is room for them
-    select g.entity_id, g.period_id, g.part, g.detail,
-           coalesce(total.descriptions, 0) + row_number() over (partition by g.entity_id, g.period_id order by g.part, g.detail) <= descriptions_max as fits
-    from grouped g left join meterbook.usage_rollup total
-      on total.entity_id = g.entity_id and total.period_id = g.period_id and total.grain = 'total' and total.part = '' and total.detail = ''
-    where g.grain = 'description' and not exists (
-      select from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id and r.grain = 'description'
-        and r.part = g.part and r.detail = g.detail)),
+  unknown as materialized (                 -- descriptions that the rollup doesn't know yet
+    select g.entity_id, g.period_id, g.part, g.detail from grouped g
+    left join lateral (select true as is_there from meterbook.usage_rollup r where r.entity_id = g.entity_id and r.period_id = g.period_id
+                       and r.grain = 'description' and r.part = g.part and r.detail = g.detail limit 1) known on true
+    where g.grain = 'description' and known.is_there is null),
+  fresh as materialized (                   -- and whether there is room for them
+    select u.entity_id, u.period_id, u.part, u.detail,
+           coalesce(total.descriptions, 0) + row_number() over (partition by u.entity_id, u.period_id order by u.part, u.detail) <= descriptions_max as fits
+    from unknown u
+    left join lateral (select r.descriptions from meterbook.usage_rollup r where r.entity_id = u.entity_id and r.period_id = u.period_id
+                       and r.grain = 'total' and r.part = '' and r.detail = '' limit 1) total on true),
   named as (
     select f.entity_id, f.period_id, count(*) as descriptions from fresh f where f.fits group by f.entity_id, f.period_id),
   kept as (
