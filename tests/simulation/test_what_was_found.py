@@ -265,6 +265,23 @@ FOUND = {
         jumped(seconds=7200),
         Step("sweep", {}),
     ],
+    "§12 the clock's end of an organization's subscription that rests takes back as well": [
+        organization("o1", "u1"),
+        Step("subscribe", {"entity": "user:u1", "plan": "pro_6000", "seats": 3, "interval": "year", "back": 86_400,
+                           "status": "trialing", "ids": True}),
+        subscribed("user:u2", "enterprise", 3, back=1_728_000),
+        Step("cancel", {"entity": "user:u2", "cancel": True}),
+        Step("convert", {"user": "u2", "organization": "o1", "seats": 2}),
+        rests("organization:o1", "paused"),
+        jumped(to="organization:o1", offset_us=3_600_000_000),
+    ],
+    "§10 an end that is told says when, and changes nothing of what was in force": [
+        organization("o1", "u1"),
+        subscribed("organization:o1", "pro_6000", back=60),
+        jumped(to="organization:o1", offset_us=3_600_000_000),
+        changed("organization:o1", "enterprise", 5, 1),
+        Step("end", {"entity": "organization:o1", "back": 7200}),
+    ],
 }  # fmt: skip
 
 

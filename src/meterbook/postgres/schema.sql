@@ -2234,7 +2234,7 @@ CREATE FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone
     AS $$
   -- Candidates are the entitled subscriptions of the user and of the existing organization that the user is a member of: the highest
   -- rank wins, then the organization's, then the larger included, the later start, the id. None: the user pays. `until` is the
-  -- first instant at which the clock alone would change that.
+  -- first instant at which the clock alone would change that, or end one that rests: what was cancelled for its sake is taken back then.
   with purse as materialized (
     select e.id, false as pooled from meterbook.actor a join meterbook.billing_entity e on e.kind = 'user' and e.external_id = a.external_id
     where a.id = the_actor
@@ -2242,13 +2242,14 @@ CREATE FUNCTION meterbook.payer_of(the_actor bigint, at timestamp with time zone
     select o.entity_id, true from meterbook.member m join meterbook.organization o on o.entity_id = m.organization_id
     where m.actor_id = the_actor and m.left_at is null),
   candidate as materialized (
-    select s.*, p.pooled from purse p join meterbook.subscription s on s.owner_id = p.id
-    where s.status in ('active', 'trialing', 'past_due') and (s.ended_at is null or s.ended_at > at)),
+    select s.*, p.pooled, s.status in ('active', 'trialing', 'past_due') as entitled
+    from purse p join meterbook.subscription s on s.owner_id = p.id
+    where s.status not in ('canceled', 'incomplete_expired') and (s.ended_at is null or s.ended_at > at)),
   winner as (
-    select c.owner_id from candidate c where c.begins_at <= at
+    select c.owner_id from candidate c where c.entitled and c.begins_at <= at
     order by c.plan_rank desc, c.pooled desc, c.included desc nulls first, c.begins_at desc, c.id limit 1)
   select coalesce((select owner_id from winner), (select id from purse where not pooled)),
-         coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
+         coalesce((select min(case when c.entitled and c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
 $$;
 
 CREATE FUNCTION meterbook.payer_of_entry(named text, attributed bigint, workspace text, actor_payer bigint, actor_payer_until timestamp with time zone, at timestamp with time zone, called text DEFAULT NULL::text) RETURNS TABLE(id bigint, name text, home_id bigint, home_since timestamp with time zone, home_starts_at timestamp with time zone, home_ends_at timestamp with time zone)
@@ -2495,7 +2496,9 @@ begin
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
   end if;
-  perform meterbook.note_segment(s, known, effective, effective_at is not null);
+  if known.owner_id is null or s.status not in ('canceled', 'incomplete_expired') then    -- an end says when, not what was in force until then
+    perform meterbook.note_segment(s, known, effective, effective_at is not null);
+  end if;
   if known.owner_id <> owner_id then
     perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);

@@ -32,7 +32,7 @@ returns table (entity_id bigint, until timestamptz)
 language sql stable as $$
   -- Candidates are the entitled subscriptions of the user and of the existing organization that the user is a member of: the highest
   -- rank wins, then the organization's, then the larger included, the later start, the id. None: the user pays. `until` is the
-  -- first instant at which the clock alone would change that.
+  -- first instant at which the clock alone would change that, or end one that rests: what was cancelled for its sake is taken back then.
   with purse as materialized (
     select e.id, false as pooled from meterbook.actor a join meterbook.billing_entity e on e.kind = 'user' and e.external_id = a.external_id
     where a.id = the_actor
@@ -40,13 +40,14 @@ language sql stable as $$
     select o.entity_id, true from meterbook.member m join meterbook.organization o on o.entity_id = m.organization_id
     where m.actor_id = the_actor and m.left_at is null),
   candidate as materialized (
-    select s.*, p.pooled from purse p join meterbook.subscription s on s.owner_id = p.id
-    where s.status in ('active', 'trialing', 'past_due') and (s.ended_at is null or s.ended_at > at)),
+    select s.*, p.pooled, s.status in ('active', 'trialing', 'past_due') as entitled
+    from purse p join meterbook.subscription s on s.owner_id = p.id
+    where s.status not in ('canceled', 'incomplete_expired') and (s.ended_at is null or s.ended_at > at)),
   winner as (
-    select c.owner_id from candidate c where c.begins_at <= at
+    select c.owner_id from candidate c where c.entitled and c.begins_at <= at
     order by c.plan_rank desc, c.pooled desc, c.included desc nulls first, c.begins_at desc, c.id limit 1)
   select coalesce((select owner_id from winner), (select id from purse where not pooled)),
-         coalesce((select min(case when c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
+         coalesce((select min(case when c.entitled and c.begins_at > at then c.begins_at else c.ended_at end) from candidate c), 'infinity')
 $$;
 
 create function meterbook.standing(s meterbook.subscription) returns numeric[]

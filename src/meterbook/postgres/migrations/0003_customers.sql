@@ -188,7 +188,9 @@ begin
     s.cancel_at_period_end := true;
     s.ended_at := meterbook.term_end(s, moment);
   end if;
-  perform meterbook.note_segment(s, known, effective, effective_at is not null);
+  if known.owner_id is null or s.status not in ('canceled', 'incomplete_expired') then    -- an end says when, not what was in force until then
+    perform meterbook.note_segment(s, known, effective, effective_at is not null);
+  end if;
   if known.owner_id <> owner_id then
     perform meterbook.keep_addressee(known);
     perform meterbook.move_credits(known.owner_id, owner_id, moment);
