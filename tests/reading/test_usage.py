@@ -239,3 +239,49 @@ async def test_explaining_a_payer_with_very_many_entries_reads_some_of_them(book
 
 def _walk(derivation: Derivation) -> list[Derivation]:
     return [derivation, *(each for term in derivation.terms for each in _walk(term))]
+
+
+DAYS = """
+select p.id, (select coalesce(jsonb_object_agg(d.day, array[d.amount, d.entries]), '{}')
+              from (select e ->> 0 as day, sum((e ->> 1)::numeric) as amount, sum((e ->> 2)::numeric) as entries
+                    from json_array_elements(meterbook.recorded_days(p.entity_id, p.id, p.state = 'closed', m.at)) part
+                    cross join json_array_elements(case json_typeof(part) when 'array' then part else '[]' end) e group by 1) d),
+             (select coalesce(jsonb_object_agg(t.part, array[t.amount, t.entries]), '{}')
+              from meterbook.usage_terms(p.entity_id, p.id, m.at) t where t.grain = 'day'),
+             (select sum(t.amount) from meterbook.usage_terms(p.entity_id, p.id, m.at) t where t.grain = 'total')
+from (select %s::timestamptz as at) m, meterbook.billing_period p
+where p.entity_id = meterbook.entity_id_of('user:u') and p.kind = 'dated' order by p.starts_at
+"""
+
+
+async def test_what_decides_and_what_is_shown_are_sums_of_the_same_rows(
+    book: Book, database_url: str, clock: Any
+) -> None:
+    """I6: days of a check = days of every grain, in each state of waiting: of an open period, behind a seal, given back, folded."""
+
+    def totals() -> list[Decimal | None]:
+        found = query(database_url, DAYS, clock.now)
+        for _, decides, shown, total in found:
+            assert decides == shown
+            assert sum((Decimal(str(amount)) for amount, _ in decides.values()), Decimal(0)) == (total or 0)
+        return [total for *_, total in found]
+
+    await subscribe(book, "user:u")
+    assert totals() == [None]
+    first = (await use(book, "u", "20", occurred_at=utc(2026, 6, 3))).entries[0]
+    assert totals() == [20]
+    await book.compact()
+    await use(book, "u", "2", occurred_at=utc(2026, 6, 3))
+    await use(book, "u", "0.25", occurred_at=utc(2026, 6, 9))
+    assert totals() == [Decimal("22.25")]
+    async with await psycopg.AsyncConnection.connect(database_url) as slow:
+        await use(book, "u", "4", conn=slow)
+        clock.now = utc(2026, 7, 1, 2)
+        await book.sweep()
+        await slow.commit()
+    await use(book, "u", "1")
+    assert totals() == [Decimal("22.25"), 5]
+    await book.correct(first.id, amount="-10", reason="x", event_key="back")
+    assert totals() == [Decimal("22.25"), -5]
+    await book.compact()
+    assert totals() == [Decimal("22.25"), -5]

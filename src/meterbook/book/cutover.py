@@ -20,11 +20,10 @@ from meterbook.core.cutover import (
     RolledBack,
     ShadowRound,
     SwitchedEntity,
-    total,
 )
 from meterbook.core.cutover_plan import ENDED
 from meterbook.core.legacy_mapping import LegacyMapping
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.errors import CutoverRefused, InProgress, InvalidMapping, KeyConflict, TransactionConflict
 from meterbook.operations.absorb_bills import AbsorbedBills, absorb_bills, list_rebilled
 from meterbook.operations.absorb_increments import AbsorbedHere, absorb_increments, begin_newcomers
@@ -316,9 +315,9 @@ class Cutover:
             late = await self.lateness()
         return Absorbed(
             sum(one.counters for one in found),
-            total(one.recorded for one in found),
-            total(one.taken_back for one in found),
-            total(one.waiting for one in found),
+            total_of(one.recorded for one in found),
+            total_of(one.taken_back for one in found),
+            total_of(one.waiting for one in found),
             late.last_moved_at,
             (*(note for one in found for note in one.notes), *(note for one in bills for note in one.notes)),
             sum(one.billed_cents for one in bills),

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import reduce
 from logging import getLogger
 from threading import Lock
 from typing import Protocol
@@ -12,7 +11,7 @@ from weakref import finalize
 
 from meterbook.client.calls import RELEASE, Call, Waiting, encode, exposure_by_actor, waiting
 from meterbook.client.results import Refusal, Spooled
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import total_of
 from meterbook.errors import ClientClosed, Overloaded
 
 LOG = getLogger("meterbook.client")
@@ -86,7 +85,7 @@ def standing_of(waiting_now: Sequence[Waiting], refused: int) -> Spooled:
         entries=sum(len(one.shares) for one in waiting_now),
         bytes=sum(one.size for one in waiting_now),
         oldest=min((one.said_at for one in waiting_now), default=None),
-        exposure=reduce(EXACT.add, by_actor.values(), ZERO),
+        exposure=total_of(by_actor.values()),
         by_actor=by_actor,
         refused=refused,
     )

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
-from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from markupsafe import Markup
 from meterbook.console.desk import PREFIX, Asked, Desk
 from meterbook.core.bill_derivation import money
 from meterbook.core.derivation import amount_text
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import total_of
 
 HTML = "text/html"
 THEME_COOKIE = "meterbook_theme"
@@ -55,7 +54,7 @@ def cut(amount: Decimal) -> str:
 
 def total(rows: Iterable[Any], place: int) -> Decimal:
     """The exact sum of one column."""
-    return reduce(EXACT.add, (row[place] for row in rows), ZERO)
+    return total_of(row[place] for row in rows)
 
 
 def time(at: datetime | None) -> Markup:

@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from functools import reduce
 from typing import TypeVar
 
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, total_of
 
 Name = TypeVar("Name", str, int, date, tuple[str, str])
 
@@ -21,7 +20,7 @@ def apportion(amounts: Mapping[Name, Decimal], places: int = 2) -> dict[Name, De
     """
     exact = {name: EXACT.scaleb(amount, places) for name, amount in amounts.items()}
     units = {name: math.floor(amount) for name, amount in exact.items()}
-    total: Decimal = reduce(EXACT.add, exact.values(), ZERO)
+    total = total_of(exact.values())
     missing = math.trunc(total) - sum(units.values())
     lost = {name: EXACT.subtract(amount, Decimal(units[name])) for name, amount in exact.items()}
     for name in sorted(lost, key=lambda name: (-lost[name], name))[:missing]:

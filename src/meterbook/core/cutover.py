@@ -1,14 +1,13 @@
 """The arithmetic of a cutover (BEHAVIOUR §13): what a counter owes the ledger, what has a day, and what moved after the switch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
-from functools import reduce
 from typing import Literal
 
 from meterbook.core.baselines import oldest_first
-from meterbook.core.money import AMOUNT_PLACES_MAX, EXACT, ZERO, cents
+from meterbook.core.money import AMOUNT_PLACES_MAX, EXACT, ZERO, cents, total_of
 
 CounterKind = Literal["running", "kept", "departed"]
 State = Literal["shadow", "switched", "retired", "rolled_back"]
@@ -39,7 +38,7 @@ class Reading:
 
     @property
     def ledger(self) -> Decimal:
-        return total([self.base, self.held, self.rows])
+        return total_of([self.base, self.held, self.rows])
 
     @property
     def difference(self) -> Decimal:
@@ -66,17 +65,13 @@ class Reading:
         return EXACT.subtract(self.value, EXACT.add(self.held, self.rows))
 
 
-def total(amounts: Iterable[Decimal]) -> Decimal:
-    return reduce(EXACT.add, amounts, ZERO)
-
-
 def pooled_days(bases: Mapping[str, Decimal], audit_days: Mapping[str, Mapping[int, Decimal]]) -> dict[int, Decimal]:
     """The dated part of a baseline: each counter's own rows, oldest first, until that counter is used up; and never more than their sum."""
     days: dict[int, Decimal] = {}
     for name, base in bases.items():
         for day, amount in oldest_first(max(base, ZERO), audit_days.get(name, {})).items():
             days[day] = EXACT.add(days.get(day, ZERO), amount)
-    return oldest_first(max(total(bases.values()), ZERO), days)
+    return oldest_first(max(total_of(bases.values()), ZERO), days)
 
 
 # --------------------------------------------------------------------------------------------------------------- after the switch
@@ -99,11 +94,11 @@ def movements(readings: Sequence[Reading]) -> list[Movement]:
     more than it lost. Any other fall takes nothing back.
     """
     found = [_movement(reading) for reading in readings if reading.kind == "running"]
-    gained = total(EXACT.subtract(r.value, r.seen) for r in readings if r.kind != "running" and r.value > r.seen)
+    gained = total_of(EXACT.subtract(r.value, r.seen) for r in readings if r.kind != "running" and r.value > r.seen)
     fallen = {r.name: r for r in readings if r.kind == "running" and _is_unexplained(r)}
     if not fallen:
         return found
-    lost = total(EXACT.subtract(r.seen, r.value) for r in fallen.values())
+    lost = total_of(EXACT.subtract(r.seen, r.value) for r in fallen.values())
     first = next(iter(fallen))
     if gained >= lost:
         surplus = EXACT.subtract(gained, lost)

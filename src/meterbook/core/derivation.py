@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import reduce
 from typing import NamedTuple, TypedDict
 
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, total_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def abridged(derivation: Derivation, terms_max: int) -> Derivation:
     if len(rest) > 1:
         amounts = (term.value for term in rest if isinstance(term.value, Decimal))
         number = sum(term.stands_for for term in rest)
-        others = Derivation(f"and {number:,} others", reduce(EXACT.add, amounts, ZERO), stands_for=number)
+        others = Derivation(f"and {number:,} others", total_of(amounts), stands_for=number)
         return replace(derivation, terms=(*shown, others))
     return replace(derivation, terms=(*shown, *(abridged(term, terms_max) for term in rest)))
 

@@ -1,6 +1,7 @@
 """Exact amounts (BEHAVIOUR §2): Decimal in Python, numeric in PostgreSQL, strings in JSON. Cents are made here and nowhere else."""
 
 import re
+from collections.abc import Iterable
 from decimal import (
     MAX_EMAX,
     MIN_EMIN,
@@ -12,6 +13,7 @@ from decimal import (
     InvalidOperation,
     Overflow,
 )
+from functools import reduce
 
 AMOUNT_PLACES_MAX = 12
 AMOUNT_BELOW = Decimal(10) ** 12
@@ -24,6 +26,11 @@ _PLAIN = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,60})?")
 _ORDINARY = re.compile(r"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,12})?")
 _ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 _CENT = Decimal("0.01")
+
+
+def total_of(amounts: Iterable[Decimal]) -> Decimal:
+    """Their exact sum; 0 of none."""
+    return reduce(EXACT.add, amounts, ZERO)
 
 
 def cents(amount: Decimal) -> int:

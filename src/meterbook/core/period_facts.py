@@ -26,13 +26,12 @@ class Period:
 
 
 class Term(NamedTuple):
-    """A sum of entries: grain `total`, `day`, `actor` or `description`; of the last, part is the source."""
+    """A sum of entries, for those who are shown what it is made of: grain `actor` or `description`; of the last, part is the source."""
 
     grain: str
     part: str
     detail: str
     amount: Decimal
-    entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,9 @@ class Addressee:
 
 @dataclass(frozen=True, slots=True)
 class PeriodFacts:
-    """`stored` None: no limit was ever stored. Of the baseline, `baseline_days` have a day, the rest has none.
+    """`recorded` is what the `entries` cost by 24-hour bucket, without `given_back`: corrections that were given back in money (§3.7).
+
+    `stored` None: no limit was ever stored. Of the baseline, `baseline_days` have a day, the rest has none.
 
     `included_now`: what plan and seats give at this moment, where `period.included` is the largest of the period.
     """
@@ -56,7 +57,10 @@ class PeriodFacts:
     entity: str
     entity_id: int
     period: Period
-    terms: tuple[Term, ...]
+    recorded: Mapping[int, Decimal]
+    given_back: Decimal
+    entries: int
+    breakdown: tuple[Term, ...]
     baseline: Decimal
     baseline_days: Mapping[int, Decimal]
     stored: Decimal | None

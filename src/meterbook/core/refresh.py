@@ -1,14 +1,15 @@
 """The daily refresh: a use-it-or-lose-it allowance for each day of a period (BEHAVIOUR §6)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import reduce
+from types import MappingProxyType
+from typing import NamedTuple
 
 from meterbook.core.derivation import Derivation, amount_text
 from meterbook.core.instants import utc
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import ZERO, total_of
 
 _DAY = timedelta(days=1)
 _INSTANT = timedelta(microseconds=1)
@@ -26,8 +27,7 @@ def day_bucket(occurred_at: datetime, period_start: datetime, period_end: dateti
     return min(max((utc(occurred_at) - start) // _DAY, 0), last_bucket)
 
 
-@dataclass(frozen=True, slots=True)
-class DayRefresh:
+class DayRefresh(NamedTuple):
     day: int
     cost: Decimal
     refresh: Decimal
@@ -39,7 +39,14 @@ class Refresh:
 
     per_day: Decimal
     total: Decimal
-    days: tuple[DayRefresh, ...] = ()
+    cost_by_day: Mapping[int, Decimal] = field(default_factory=dict)
+
+    @property
+    def days(self) -> tuple[DayRefresh, ...]:
+        """In their order. For those who are shown why; most callers only want to know how much."""
+        return tuple(
+            DayRefresh(day, cost, _of_day(cost, self.per_day)) for day, cost in sorted(self.cost_by_day.items())
+        )
 
     def derivation(self) -> Derivation:
         if not self.per_day:
@@ -55,7 +62,9 @@ def daily_refresh(cost_by_day: Mapping[int, Decimal], refresh_per_day: Decimal) 
     """`Σ over days of clamp(cost, 0, refresh_per_day)`: a day that corrections made negative adds nothing."""
     if not refresh_per_day:
         return Refresh(ZERO, ZERO)
-    days = tuple(
-        DayRefresh(day, cost, min(max(cost, ZERO), refresh_per_day)) for day, cost in sorted(cost_by_day.items())
-    )
-    return Refresh(refresh_per_day, reduce(EXACT.add, (day.refresh for day in days), ZERO), days)
+    total = total_of(_of_day(cost, refresh_per_day) for cost in cost_by_day.values())
+    return Refresh(refresh_per_day, total, MappingProxyType(dict(cost_by_day)))
+
+
+def _of_day(cost: Decimal, most: Decimal) -> Decimal:
+    return most if cost > most else max(cost, ZERO)

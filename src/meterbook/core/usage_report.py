@@ -3,21 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property, reduce
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
 
 from meterbook.core.limits import EntityKind, Standing, Status, limit_of, standing
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.core.overage import Overage, effective_usage, overage
 from meterbook.core.period_facts import Period, PeriodFacts, Term
 from meterbook.core.plans import Plan
 from meterbook.core.refresh import daily_refresh, day_bucket
 
 K = TypeVar("K", str, int, tuple[str, str])
-
-GIVEN_BACK = ""
-"""The day of corrections that were given back in money: in the total, in no effective usage (§3.7)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class UsageReport:
         return _largest_first({(term.part, term.detail): term.amount for term in self._terms("description")})
 
     def _terms(self, grain: str) -> list[Term]:
-        return [term for term in self.facts.terms if term.grain == grain]
+        return [term for term in self.facts.breakdown if term.grain == grain]
 
     @property
     def entity(self) -> str:
@@ -115,19 +112,17 @@ class UsageReport:
 def report(facts: PeriodFacts, plan: Plan) -> UsageReport:
     """`plan` is the period's. Days beyond a period that was cut count in its last bucket."""
     period = facts.period
-    totals = [term for term in facts.terms if term.grain == "total"]
-    total = EXACT.add(facts.baseline, _sum(term.amount for term in totals))
-    given_back = _sum(term.amount for term in facts.terms if term.grain == "day" and term.part == GIVEN_BACK)
+    counted = EXACT.add(facts.baseline, total_of(facts.recorded.values()))
     by_day = cost_by_day(facts)
-    figure = overage_of(period, plan, EXACT.subtract(total, given_back), by_day)
+    figure = overage_of(period, plan, counted, by_day)
     limit = limit_of(
         plan, kind_of(facts.entity), included=period.included, stored=facts.stored, credits=facts.credits_for_limit
     )
     return UsageReport(
         facts,
-        sum(term.entries for term in totals),
-        total,
-        given_back,
+        facts.entries,
+        EXACT.add(counted, facts.given_back),
+        facts.given_back,
         MappingProxyType(by_day),
         figure,
         standing(figure.effective.amount, limit),
@@ -144,10 +139,12 @@ def cost_by_day(facts: PeriodFacts) -> dict[int, Decimal]:
     """Recorded usage and the dated part of the baseline, by bucket."""
     period = facts.period
     last = day_bucket(period.ends_at, period.starts_at, period.ends_at)
-    recorded = [
-        (int(term.part), term.amount) for term in facts.terms if term.grain == "day" and term.part != GIVEN_BACK
-    ]
-    days = _grouped((min(day, last), amount) for day, amount in [*facts.baseline_days.items(), *recorded])
+    days = dict(facts.recorded)
+    for day, amount in facts.baseline_days.items():
+        days[day] = EXACT.add(days.get(day, ZERO), amount)
+    for day in [day for day in days if day > last]:
+        amount = days.pop(day)
+        days[last] = EXACT.add(days.get(last, ZERO), amount)
     return dict(sorted(days.items()))
 
 
@@ -164,7 +161,3 @@ def _grouped(parts: Iterable[tuple[K, Decimal]]) -> dict[K, Decimal]:
 
 def _largest_first(sums: Mapping[K, Decimal]) -> Mapping[K, Decimal]:
     return MappingProxyType(dict(sorted(sums.items(), key=lambda item: (-item[1], item[0]))))
-
-
-def _sum(amounts: Iterable[Decimal]) -> Decimal:
-    return reduce(EXACT.add, amounts, ZERO)

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import pooled_days, total
+from meterbook.core.cutover import pooled_days
 from meterbook.core.cutover_plan import (
     ENDED,
     CounterPlace,
@@ -17,7 +17,7 @@ from meterbook.core.cutover_plan import (
     amount_problem,
     person_findings,
 )
-from meterbook.core.money import ZERO
+from meterbook.core.money import ZERO, total_of
 from meterbook.operations.attribute_usage import Attribute, Parties
 from meterbook.operations.cutover_step import CutoverStep
 from meterbook.operations.list_own_usage import list_own_usage
@@ -150,7 +150,7 @@ async def _unreturned(conn: AsyncConnection[Any], entities: Sequence[int]) -> di
     """By entity: why one that was rolled back can't be compared again yet."""
     found: dict[int, str] = {}
     for state in await cutover.records_of(conn, "list_rolled_back", {"entities": list(entities)}):
-        rest = total(one["amount"] for one in await list_own_usage(conn, state["entity_id"], state))
+        rest = total_of(one["amount"] for one in await list_own_usage(conn, state["entity_id"], state))
         if rest:
             found[state["entity_id"]] = f"has {rest:f} in the ledger that is on no counter: run `rollback` again first"
     return found

@@ -8,10 +8,10 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import Reading, total
+from meterbook.core.cutover import Reading
 from meterbook.core.cutover_plan import amount_problem
 from meterbook.core.entries import Usage, check_each_entry
-from meterbook.core.money import ZERO
+from meterbook.core.money import ZERO, total_of
 from meterbook.operations.begin_counters import begin_again, note_refusal, set_baseline_of
 from meterbook.operations.cutover_step import CutoverStep
 from meterbook.operations.record_usage import record_usage
@@ -220,7 +220,7 @@ async def _note_looks(
         }
         await cutover.change(conn, "note_looks", arguments)
     differences = {
-        entity: total(reading.difference - added.get(reading.name, ZERO) for reading in found)
+        entity: total_of(reading.difference - added.get(reading.name, ZERO) for reading in found)
         for entity, found in looked.readings.items()
     }
     arguments = {"entities": list(differences), "differences": list(differences.values()), "at": at}

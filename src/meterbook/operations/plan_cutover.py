@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from meterbook.core.baselines import oldest_first
-from meterbook.core.cutover import CutoverFinding, PlannedEntity, total
+from meterbook.core.cutover import CutoverFinding, PlannedEntity
 from meterbook.core.cutover_plan import (
     ENDED,
     LegacySubscription,
@@ -22,7 +22,7 @@ from meterbook.core.cutover_plan import (
     places_of,
     window_of,
 )
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.core.plans import Catalog
 from meterbook.operations.begin_counters import audit_days, departed_days, subscriptions_of
 from meterbook.postgres import cutover
@@ -124,7 +124,7 @@ class CutoverPlanner:
         rows = days.get(person.entity, {})
         own = best_of(subscriptions.get(person.entity, ()), self.catalog)
         if payer == person.entity:
-            self._compare(person.entity, person.running, total(rows.values()), dated=paying is not None)
+            self._compare(person.entity, person.running, total_of(rows.values()), dated=paying is not None)
             return self._planned(person, paying, [(person.running, rows)], person.billed, person.blocked)
         self._pool(person, paying, rows)
         is_owner = person.role == "owner"
@@ -136,8 +136,8 @@ class CutoverPlanner:
         pool.subscription = paying
         pool.counters += 1
         pool.baseline = EXACT.add(pool.baseline, person.running)
-        pool.dated = EXACT.add(pool.dated, total(oldest_first(person.running, rows).values()))
-        pool.audit = EXACT.add(pool.audit, total(rows.values()))
+        pool.dated = EXACT.add(pool.dated, total_of(oldest_first(person.running, rows).values()))
+        pool.audit = EXACT.add(pool.audit, total_of(rows.values()))
         if person.role == "owner":
             pool.billed, pool.blocked = person.billed, person.blocked
 
@@ -156,9 +156,9 @@ class CutoverPlanner:
             starts,
             ends,
             len(counters),
-            total(amount for amount, _ in counters),
-            total(part for amount, rows in counters for part in oldest_first(amount, rows).values()),
-            total(part for _, rows in counters for part in rows.values()),
+            total_of(amount for amount, _ in counters),
+            total_of(part for amount, rows in counters for part in oldest_first(amount, rows).values()),
+            total_of(part for _, rows in counters for part in rows.values()),
             billed,
             person.credits,
             person.usage_limit,
@@ -212,7 +212,7 @@ class CutoverPlanner:
         dated = ZERO
         if paying is not None:
             days = await departed_days(self.conn, self.tables, entity, *window_of(paying, self.at), self.at)
-            dated = total(oldest_first(said.departed, days).values())
+            dated = total_of(oldest_first(said.departed, days).values())
         rest = EXACT.subtract(said.departed, dated)
         if rest:
             text = f"departed members used {said.departed:f}; whose rows {rest:f} of it were, the log does not say"

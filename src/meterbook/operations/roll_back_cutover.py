@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import Carried, RolledBack, total
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.cutover import Carried, RolledBack
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.errors import CutoverRefused, InvalidRequest
 from meterbook.operations.list_own_usage import list_own_usage
 from meterbook.postgres import cutover
@@ -47,7 +47,7 @@ async def roll_back_entity(conn: AsyncConnection[Any], entity_id: int, entity: s
     await _give_back_usage(conn, entity_id, entity, usage)
     await _give_back_money(conn, entity, money)
     return RolledBack(
-        entity, "rolled_back", total(one["amount"] for one in usage), money.billed, money.credits, left=money.left
+        entity, "rolled_back", total_of(one["amount"] for one in usage), money.billed, money.credits, left=money.left
     )
 
 
@@ -58,7 +58,7 @@ def _check(state: dict[str, Any], at: datetime) -> None:
 
 def _check_place(usage: Sequence[dict[str, Any]]) -> None:
     """There is one counter for all periods: what belongs to another one has no place on it."""
-    elsewhere = total(one["elsewhere"] for one in usage)
+    elsewhere = total_of(one["elsewhere"] for one in usage)
     if elsewhere:
         raise CutoverRefused(
             f"{elsewhere:f} were used in another period than the one that was switched: a counter has one period"
@@ -71,7 +71,7 @@ async def _give_back_the_rest(
     usage = [] if state["switched_at"] is None else await list_own_usage(conn, entity_id, state)
     usage = [one for one in usage if one["amount"]]
     await _give_back_usage(conn, entity_id, entity, usage)
-    return RolledBack(entity, "rolled_back" if usage else "before", total(one["amount"] for one in usage))
+    return RolledBack(entity, "rolled_back" if usage else "before", total_of(one["amount"] for one in usage))
 
 
 async def _give_back_usage(
@@ -88,7 +88,7 @@ async def _give_back_usage(
         amounts = dict(zip(users, arguments["amounts"], strict=True))
         who = missing[0]["user_id"]
         raise CutoverRefused(f"{amounts[who]:f} of {entity} has to go back to running of {who}, who has no row there")
-    said = f"{total(arguments['amounts']):f} of {entity} has to go back to running"
+    said = f"{total_of(arguments['amounts']):f} of {entity} has to go back to running"
     await _write(conn, "give_back_usage", arguments, said, len(users))
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from meterbook.core.cutover import Carried, SwitchedEntity, total
+from meterbook.core.cutover import Carried, SwitchedEntity
 from meterbook.core.cutover_plan import amount_problem
-from meterbook.core.money import ZERO
+from meterbook.core.money import ZERO, total_of
 from meterbook.errors import CutoverRefused
 from meterbook.operations.begin_counters import set_baseline_of
 from meterbook.operations.cutover_step import CutoverStep
@@ -33,8 +33,8 @@ async def switch_entity(
     looked = await look_at(conn, step.tables, [entity_id], 0, switched=False)
     readings = looked.readings.get(entity_id, [])
     bases = {reading.name: reading.base_at_switch for reading in readings}
-    if total(bases.values()) < ZERO:
-        raise CutoverRefused(f"the ledger has {-total(bases.values()):f} of it that no counter has (yet)")
+    if total_of(bases.values()) < ZERO:
+        raise CutoverRefused(f"the ledger has {-total_of(bases.values()):f} of it that no counter has (yet)")
     await _note_bases(conn, looked, entity_id, at)
     baseline, dated = await set_baseline_of(conn, step.tables, entity_id, state["period_id"], at)
     carried = await _carry(conn, entity_id, state["period_id"], entity, at)
@@ -47,7 +47,7 @@ async def switch_entity(
         "switched",
         baseline,
         dated,
-        total(reading.value for reading in readings),
+        total_of(reading.value for reading in readings),
         carried.billed_cents,
         carried.credits_cents,
         carried.stored_limit,

@@ -7,21 +7,26 @@ from typing import Any
 
 from meterbook.core.admission import AdmissionFacts, Party
 from meterbook.core.credits import Grant
-from meterbook.core.money import ZERO
+from meterbook.core.money import EXACT, ZERO
 from meterbook.core.period_facts import Addressee, Period, PeriodFacts, Term
 from meterbook.core.plans import Catalog
 from meterbook.core.usage_report import report
 
 
 def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
+    by_day, entries = _recorded(said["days"])
+    given_back = by_day.pop("", ZERO)
     return PeriodFacts(
         _time(said["at"]),
         said["entity"],
         said["entity_id"],
         period_of(said),
+        {int(day): amount for day, amount in by_day.items()},
+        given_back,
+        entries,
         tuple(
             sorted(
-                Term(grain, part, detail, Decimal(amount), n) for grain, part, detail, amount, n in said["terms"] or ()
+                Term(grain, part, detail, Decimal(amount)) for grain, part, detail, amount in said["breakdown"] or ()
             )
         ),
         _amount(said["baseline"]) or ZERO,
@@ -36,6 +41,15 @@ def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
         _amount(said["included_now"]),
         Addressee(said["status"], said["stripe_customer"], said["stripe_subscription"], said["has_owner"]),
     )
+
+
+def _recorded(days: tuple[list[Any] | None, list[Any] | None]) -> tuple[dict[str, Decimal], int]:
+    """Amounts by day, folded and waiting ones together, and how many entries they are."""
+    folded, waiting = days
+    by_day = {day: Decimal(amount) for day, amount, _ in folded or ()}
+    for day, amount, _ in waiting or ():
+        by_day[day] = EXACT.add(by_day.get(day, ZERO), Decimal(amount))
+    return by_day, sum(entries for _, _, entries in (*(folded or ()), *(waiting or ())))
 
 
 def period_of(said: Mapping[str, Any]) -> Period:

@@ -116,9 +116,10 @@ begin
     return;
   end if;
   outcome := 'resolved'; actor_id := payer.id; entity_id := payer.entity_id; home_id := payer.home_id;
-  actor_blocked := exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
-                           where own.kind = 'user' and own.external_id = admission_party.actor);
-  select c.cap into cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id;
+  select exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
+                 where own.kind = 'user' and own.external_id = admission_party.actor),
+         (select c.cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id)
+  into actor_blocked, cap;
   if cap is not null then
     member_total := (select coalesce(sum(u.amount), 0) from (
       select r.amount from meterbook.usage_rollup r where r.entity_id = payer.entity_id and r.period_id = payer.home_id and r.grain = 'actor'
@@ -1205,24 +1206,6 @@ begin
   update meterbook.billing_period p set state = 'sealing' where p.entity_id = the_entity and p.id = the_period and p.state = 'open';
 end $$;
 
-CREATE FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
--- What figures need of usage_terms, for those who decide often: the total and the days.
-begin
-  return (
-    select json_agg(json_build_array(case when d.whole = 1 then 'total' else 'day' end, coalesce(d.part, ''), '', d.amount::text, d.entries))
-    from (
-      select grouping(t.part) as whole, t.part, sum(t.amount) as amount, sum(t.entries)::bigint as entries
-      from (
-        select r.part, r.amount, r.entries from meterbook.usage_rollup r
-        where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'
-        union all
-        select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
-      group by grouping sets ((), (t.part)) having count(*) > 0) d);
-end $$;
-
 CREATE TABLE meterbook.api_key (
     id bigint NOT NULL,
     prefix text NOT NULL,
@@ -1448,9 +1431,12 @@ $$;
 CREATE FUNCTION meterbook.held_by(the_entity bigint, at timestamp with time zone) RETURNS numeric
     LANGUAGE plpgsql STABLE
     AS $$
--- Active holds: the gate's count, less those that ended since and those that have run out.
+-- Active holds: the gate's count, less those that ended since and those that have run out. No gate: nothing was ever held.
+declare counted numeric;
 begin
-  return coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+  select g.held into counted from meterbook.hold_gate g where g.entity_id = the_entity;
+  if not found then return 0; end if;
+  return counted
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
        - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
 end $$;
@@ -2289,31 +2275,32 @@ $$;
 
 CREATE FUNCTION meterbook.period_terms(the_entity bigint, the_period bigint, at timestamp with time zone, breakdowns boolean DEFAULT true) RETURNS json
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'meterbook', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
--- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time).
+-- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time),
+-- and not again for callers of another search_path.
 declare
-  p      record;
-  terms  json;
-  grants json;
+  p         record;
+  breakdown json;
+  grants    json;
 begin
   select q.*, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity, e.kind as entity_kind, s.status, s.included as included_now,
-         coalesce(q.stripe_customer, s.stripe_customer) as customer, coalesce(q.stripe_subscription, s.stripe_subscription) as its_subscription into p
+         coalesce(q.stripe_customer, s.stripe_customer) as customer, coalesce(q.stripe_subscription, s.stripe_subscription) as its_subscription,
+         exists (select from meterbook.credit_grant g where g.entity_id = the_entity) as has_grants into p
   from meterbook.billing_period q
   join meterbook.billing_entity e on e.id = q.entity_id
   left join meterbook.subscription s on s.id = q.subscription_id
   where q.entity_id = the_entity and q.id = the_period;
   if not found then return null; end if;
   if breakdowns then
-    terms := (select json_agg(json_build_array(t.grain,
+    breakdown := (select json_agg(json_build_array(t.grain,
                 case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
-                t.detail, t.amount::text, t.entries))
-              from meterbook.usage_terms(the_entity, the_period, period_terms.at) t);
-  else
-    terms := meterbook.figure_terms(the_entity, the_period, period_terms.at);
+                t.detail, t.amount::text))
+              from meterbook.usage_terms(the_entity, the_period, period_terms.at, array['actor', 'description']) t);
   end if;
-  if exists (select from meterbook.credit_grant g where g.entity_id = the_entity) then
+  if p.has_grants then
     grants := (select json_agg(json_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at))
                from meterbook.grants_of(the_entity) g where g.remaining > 0);
   end if;
@@ -2322,7 +2309,7 @@ begin
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
     'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'subscription', p.subscription_id, 'terms', terms,
+    'subscription', p.subscription_id, 'days', meterbook.recorded_days(the_entity, the_period, p.state = 'closed', period_terms.at), 'breakdown', breakdown,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
     'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
@@ -2743,6 +2730,28 @@ begin
      and not exists (select from unnest(answers) a where a.outcome = 'unattributed') then      -- that call comes again
     perform meterbook.note_conflicts(keys, fingerprints, actors, categories, sources, descriptions, amounts, entities, periods, moment);
   end if;
+end $$;
+
+CREATE FUNCTION meterbook.recorded_days(the_entity bigint, the_period bigint, is_closed boolean, at timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+-- What was recorded in a period, by day: [day, amount, entries], the day '' of what was given back in money. A day may be there twice, folded and
+-- waiting. Nearly always all that waits for an entity is of one open period; else pending_of says what of it is this one's, in twice the time.
+declare
+  waiting   json;
+  elsewhere boolean;
+begin
+  select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
+  from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
+        where d.entity_id = the_entity group by d.period_id, d.day) w;
+  if elsewhere or is_closed then
+    waiting := (select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries))
+                from (select p.day, sum(p.amount) as amount, sum(p.entries) as entries
+                      from meterbook.pending_of(the_entity, the_period, recorded_days.at) p group by p.day) w);
+  end if;
+  return json_build_array((select json_agg(json_build_array(r.part, r.amount::text, r.entries)) from meterbook.usage_rollup r
+                           where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'), waiting);
 end $$;
 
 CREATE FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone, invoice_is_gone boolean DEFAULT false) RETURNS text
@@ -4951,10 +4960,6 @@ REVOKE ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigi
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.fence_period(the_entity bigint, the_period bigint) TO meterbook_importer;
 
-REVOKE ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_reader;
-GRANT ALL ON FUNCTION meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamp with time zone) TO meterbook_importer;
-
 GRANT SELECT ON TABLE meterbook.api_key TO meterbook_reader;
 GRANT SELECT ON TABLE meterbook.api_key TO meterbook_importer;
 
@@ -5204,6 +5209,10 @@ GRANT ALL ON FUNCTION meterbook.record_cumulative(request text, actor text, tota
 REVOKE ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.record_usage(keys uuid[], fingerprints uuid[], actors text[], sources text[], descriptions text[], amounts numeric[], categories text[], occurred_ats timestamp with time zone[], workspaces text[], workflows text[], executions text[], source_references text[], lines text[], metadatas jsonb[], entities text[], periods bigint[], payer_ids bigint[], payer_periods bigint[], payers text[], at timestamp with time zone, note_conflicts boolean, key_wait_ms integer) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.recorded_days(the_entity bigint, the_period bigint, is_closed boolean, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION meterbook.recorded_days(the_entity bigint, the_period bigint, is_closed boolean, at timestamp with time zone) TO meterbook_reader;
+GRANT ALL ON FUNCTION meterbook.recorded_days(the_entity bigint, the_period bigint, is_closed boolean, at timestamp with time zone) TO meterbook_importer;
 
 REVOKE ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone, invoice_is_gone boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.redrive_delivery(the_id bigint, at timestamp with time zone, invoice_is_gone boolean) TO meterbook_writer;

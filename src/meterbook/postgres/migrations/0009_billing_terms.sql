@@ -26,54 +26,61 @@ $$;
 
 create function meterbook.held_by(the_entity bigint, at timestamptz) returns numeric
 language plpgsql stable as $$
--- Active holds: the gate's count, less those that ended since and those that have run out.
+-- Active holds: the gate's count, less those that ended since and those that have run out. No gate: nothing was ever held.
+declare counted numeric;
 begin
-  return coalesce((select g.held from meterbook.hold_gate g where g.entity_id = the_entity), 0)
+  select g.held into counted from meterbook.hold_gate g where g.entity_id = the_entity;
+  if not found then return 0; end if;
+  return counted
        - coalesce((select sum(n.amount) from meterbook.hold_end n where n.entity_id = the_entity), 0)
        - coalesce((select sum(h.amount) from meterbook.hold h where h.entity_id = the_entity and h.state = 'active' and h.expires_at <= at), 0);
 end $$;
 
-create function meterbook.figure_terms(the_entity bigint, the_period bigint, at timestamptz) returns json
+create function meterbook.recorded_days(the_entity bigint, the_period bigint, is_closed boolean, at timestamptz) returns json
 language plpgsql stable set plan_cache_mode = force_generic_plan as $$
--- What figures need of usage_terms, for those who decide often: the total and the days.
+-- What was recorded in a period, by day: [day, amount, entries], the day '' of what was given back in money. A day may be there twice, folded and
+-- waiting. Nearly always all that waits for an entity is of one open period; else pending_of says what of it is this one's, in twice the time.
+declare
+  waiting   json;
+  elsewhere boolean;
 begin
-  return (
-    select json_agg(json_build_array(case when d.whole = 1 then 'total' else 'day' end, coalesce(d.part, ''), '', d.amount::text, d.entries))
-    from (
-      select grouping(t.part) as whole, t.part, sum(t.amount) as amount, sum(t.entries)::bigint as entries
-      from (
-        select r.part, r.amount, r.entries from meterbook.usage_rollup r
-        where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'
-        union all
-        select coalesce(p.day::text, ''), p.amount, p.entries from meterbook.pending_of(the_entity, the_period, figure_terms.at) p) t
-      group by grouping sets ((), (t.part)) having count(*) > 0) d);
+  select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
+  from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
+        where d.entity_id = the_entity group by d.period_id, d.day) w;
+  if elsewhere or is_closed then
+    waiting := (select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries))
+                from (select p.day, sum(p.amount) as amount, sum(p.entries) as entries
+                      from meterbook.pending_of(the_entity, the_period, recorded_days.at) p group by p.day) w);
+  end if;
+  return json_build_array((select json_agg(json_build_array(r.part, r.amount::text, r.entries)) from meterbook.usage_rollup r
+                           where r.entity_id = the_entity and r.period_id = the_period and r.grain = 'day'), waiting);
 end $$;
 
 create function meterbook.period_terms(the_entity bigint, the_period bigint, at timestamptz, breakdowns boolean default true) returns json
-language plpgsql stable set plan_cache_mode = force_generic_plan as $$
+language plpgsql stable set search_path = meterbook, pg_temp set plan_cache_mode = force_generic_plan as $$
 -- All that figures of a period are computed from: its row, its sums, baseline, stored limit, what was billed, grants to spend, holds, blocks, and
--- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time).
+-- where a charge would be sent. STABLE: one snapshot, the caller's; plpgsql: planned once a session (as SQL, planning was four fifths of its time),
+-- and not again for callers of another search_path.
 declare
-  p      record;
-  terms  json;
-  grants json;
+  p         record;
+  breakdown json;
+  grants    json;
 begin
   select q.*, e.kind || ':' || coalesce(e.external_id, '#' || e.id) as entity, e.kind as entity_kind, s.status, s.included as included_now,
-         coalesce(q.stripe_customer, s.stripe_customer) as customer, coalesce(q.stripe_subscription, s.stripe_subscription) as its_subscription into p
+         coalesce(q.stripe_customer, s.stripe_customer) as customer, coalesce(q.stripe_subscription, s.stripe_subscription) as its_subscription,
+         exists (select from meterbook.credit_grant g where g.entity_id = the_entity) as has_grants into p
   from meterbook.billing_period q
   join meterbook.billing_entity e on e.id = q.entity_id
   left join meterbook.subscription s on s.id = q.subscription_id
   where q.entity_id = the_entity and q.id = the_period;
   if not found then return null; end if;
   if breakdowns then
-    terms := (select json_agg(json_build_array(t.grain,
+    breakdown := (select json_agg(json_build_array(t.grain,
                 case when t.grain = 'actor' then (select coalesce(a.external_id, '#' || a.id) from meterbook.actor a where a.id = t.part::bigint) else t.part end,
-                t.detail, t.amount::text, t.entries))
-              from meterbook.usage_terms(the_entity, the_period, period_terms.at) t);
-  else
-    terms := meterbook.figure_terms(the_entity, the_period, period_terms.at);
+                t.detail, t.amount::text))
+              from meterbook.usage_terms(the_entity, the_period, period_terms.at, array['actor', 'description']) t);
   end if;
-  if exists (select from meterbook.credit_grant g where g.entity_id = the_entity) then
+  if p.has_grants then
     grants := (select json_agg(json_build_array(g.id, g.remaining, g.priority, g.expires_at, g.granted_at))
                from meterbook.grants_of(the_entity) g where g.remaining > 0);
   end if;
@@ -82,7 +89,7 @@ begin
     'id', p.id, 'kind', p.kind, 'starts_at', p.starts_at, 'ends_at', p.ends_at, 'plan', p.plan, 'seats', p.seats, 'included', p.included::text,
     'refresh_per_day', p.refresh_per_day::text,
     'state', case when p.state = 'closed' then 'closed' when p.state = 'sealing' or p.ends_at <= period_terms.at then 'closing' else 'open' end,
-    'subscription', p.subscription_id, 'terms', terms,
+    'subscription', p.subscription_id, 'days', meterbook.recorded_days(the_entity, the_period, p.state = 'closed', period_terms.at), 'breakdown', breakdown,
     'baseline', (select b.amount::text from meterbook.period_baseline b where b.entity_id = the_entity and b.period_id = the_period),
     'baseline_days', (select json_agg(json_build_array(b.day, b.amount::text)) from meterbook.period_baseline_day b
                       where b.entity_id = the_entity and b.period_id = the_period),
@@ -123,9 +130,10 @@ begin
     return;
   end if;
   outcome := 'resolved'; actor_id := payer.id; entity_id := payer.entity_id; home_id := payer.home_id;
-  actor_blocked := exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
-                           where own.kind = 'user' and own.external_id = admission_party.actor);
-  select c.cap into cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id;
+  select exists (select from meterbook.billing_entity own join meterbook.entity_block b on b.entity_id = own.id and b.reason = 'administrative'
+                 where own.kind = 'user' and own.external_id = admission_party.actor),
+         (select c.cap from meterbook.member_cap c where c.organization_id = payer.entity_id and c.actor_id = payer.id)
+  into actor_blocked, cap;
   if cap is not null then
     member_total := (select coalesce(sum(u.amount), 0) from (
       select r.amount from meterbook.usage_rollup r where r.entity_id = payer.entity_id and r.period_id = payer.home_id and r.grain = 'actor'
@@ -534,5 +542,5 @@ grant execute on function
   meterbook.grant_credit, meterbook.first_grant, meterbook.fence_period, meterbook.fence_due_period, meterbook.unfence_period,
   meterbook.charge_and_seal_period
   to meterbook_writer, meterbook_importer;
-grant execute on function meterbook.period_terms, meterbook.figure_terms, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of
+grant execute on function meterbook.period_terms, meterbook.recorded_days, meterbook.grants_of, meterbook.held_by, meterbook.corrections_of, meterbook.allowance_of
   to meterbook_reader, meterbook_importer;

@@ -9,10 +9,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable, total
+from meterbook.core.cutover import Movement, Reading, movements, outstanding, recordable
 from meterbook.core.entries import Usage, check_entries
 from meterbook.core.event_keys import of_event_key, plain
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.begin_counters import set_baseline_of
 from meterbook.sync.operations.correct_entry import correct_entry
@@ -180,7 +180,7 @@ def _summed(settled: Sequence[_Settled]) -> AbsorbedHere:
     for one in settled:
         more = EXACT.subtract(one.absorbed, one.reading.absorbed)
         recorded = EXACT.add(recorded, max(more, ZERO))
-        taken = total([taken, EXACT.subtract(one.reading.base, one.base), max(-more, ZERO)])
+        taken = total_of([taken, EXACT.subtract(one.reading.base, one.base), max(-more, ZERO)])
         waiting = EXACT.subtract(waiting, recordable(one.over))
     moved = sum(1 for one in settled if one.reading.has_moved)
     return AbsorbedHere(moved, recorded, taken, waiting, tuple(f"{o.reading.name} {o.note}" for o in settled if o.note))

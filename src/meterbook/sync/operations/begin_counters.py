@@ -9,9 +9,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import pooled_days, total
+from meterbook.core.cutover import pooled_days
 from meterbook.core.cutover_plan import ENDED, CounterPlace, LegacySubscription, Person, amount_problem, person_findings
-from meterbook.core.money import ZERO
+from meterbook.core.money import ZERO, total_of
 from meterbook.sync.operations.attribute_usage import Attribute, Parties
 from meterbook.sync.operations.cutover_step import CutoverStep
 from meterbook.sync.operations.list_own_usage import list_own_usage
@@ -138,7 +138,7 @@ def _unreturned(conn: Connection[Any], entities: Sequence[int]) -> dict[int, str
     """By entity: why one that was rolled back can't be compared again yet."""
     found: dict[int, str] = {}
     for state in cutover.records_of(conn, "list_rolled_back", {"entities": list(entities)}):
-        rest = total(one["amount"] for one in list_own_usage(conn, state["entity_id"], state))
+        rest = total_of(one["amount"] for one in list_own_usage(conn, state["entity_id"], state))
         if rest:
             found[state["entity_id"]] = f"has {rest:f} in the ledger that is on no counter: run `rollback` again first"
     return found

@@ -9,8 +9,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import total
 from meterbook.core.entries import Entry, Usage, check_each_entry
+from meterbook.core.money import total_of
 from meterbook.core.windows import window_at
 from meterbook.sync.postgres import cutover
 from meterbook.sync.postgres.cutover import LegacyTables
@@ -103,7 +103,7 @@ def import_page(
     for (starts, ends), inside in sorted(windows.items()):
         count = cutover.value_of(conn, "import_history", _arguments(past.entity, starts, ends, inside, at))
         imported += count
-        amount = total([amount, *(entry.amount for entry in inside)]) if count else amount
+        amount = total_of([amount, *(entry.amount for entry in inside)]) if count else amount
     return ImportedPage(imported, len(problems), amount, page[-1] if page else None)
 
 

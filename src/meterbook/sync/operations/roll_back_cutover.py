@@ -9,8 +9,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from meterbook.core.cutover import Carried, RolledBack, total
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.cutover import Carried, RolledBack
+from meterbook.core.money import EXACT, ZERO, total_of
 from meterbook.errors import CutoverRefused, InvalidRequest
 from meterbook.sync.operations.list_own_usage import list_own_usage
 from meterbook.sync.postgres import cutover
@@ -48,7 +48,7 @@ def roll_back_entity(conn: Connection[Any], entity_id: int, entity: str, at: dat
     _give_back_usage(conn, entity_id, entity, usage)
     _give_back_money(conn, entity, money)
     return RolledBack(
-        entity, "rolled_back", total(one["amount"] for one in usage), money.billed, money.credits, left=money.left
+        entity, "rolled_back", total_of(one["amount"] for one in usage), money.billed, money.credits, left=money.left
     )
 
 
@@ -59,7 +59,7 @@ def _check(state: dict[str, Any], at: datetime) -> None:
 
 def _check_place(usage: Sequence[dict[str, Any]]) -> None:
     """There is one counter for all periods: what belongs to another one has no place on it."""
-    elsewhere = total(one["elsewhere"] for one in usage)
+    elsewhere = total_of(one["elsewhere"] for one in usage)
     if elsewhere:
         raise CutoverRefused(
             f"{elsewhere:f} were used in another period than the one that was switched: a counter has one period"
@@ -70,7 +70,7 @@ def _give_back_the_rest(conn: Connection[Any], entity_id: int, entity: str, stat
     usage = [] if state["switched_at"] is None else list_own_usage(conn, entity_id, state)
     usage = [one for one in usage if one["amount"]]
     _give_back_usage(conn, entity_id, entity, usage)
-    return RolledBack(entity, "rolled_back" if usage else "before", total(one["amount"] for one in usage))
+    return RolledBack(entity, "rolled_back" if usage else "before", total_of(one["amount"] for one in usage))
 
 
 def _give_back_usage(conn: Connection[Any], entity_id: int, entity: str, usage: Sequence[dict[str, Any]]) -> None:
@@ -85,7 +85,7 @@ def _give_back_usage(conn: Connection[Any], entity_id: int, entity: str, usage: 
         amounts = dict(zip(users, arguments["amounts"], strict=True))
         who = missing[0]["user_id"]
         raise CutoverRefused(f"{amounts[who]:f} of {entity} has to go back to running of {who}, who has no row there")
-    said = f"{total(arguments['amounts']):f} of {entity} has to go back to running"
+    said = f"{total_of(arguments['amounts']):f} of {entity} has to go back to running"
     _write(conn, "give_back_usage", arguments, said, len(users))
 
 
