@@ -7,6 +7,7 @@ log: undisturbed first, then in each step. Beside that, whether a writer is ever
 import asyncio
 import os
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,12 +52,13 @@ commit;
 
 @dataclass(slots=True)
 class _Seen:
-    """`phases`: name → from, until. `latencies`: end of each charge, milliseconds."""
+    """`phases`: name → from, until. `latencies`: end of each charge, milliseconds. `slow`: what a writer of 50 ms was found waiting for."""
 
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)
     latencies: list[tuple[float, float]] = field(default_factory=list)
     blocked: int = 0
     samples: int = 0
+    slow: Counter[str] = field(default_factory=Counter)
     difference: Decimal = Decimal(0)
     rows: int = 0
 
@@ -196,12 +198,13 @@ def _charge(line: str) -> tuple[float, float]:
 
 
 async def _watch(url: str, seen: _Seen) -> None:
-    """How often a writer is found waiting for a lock of somebody who is no writer."""
+    """How often a writer is found waiting for a lock of somebody who is no writer; and what slow ones wait for."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         while True:
             row = await (await conn.execute(SQL["blocked"])).fetchone()
             seen.samples += 1
             seen.blocked += bool(row and row[0])
+            seen.slow.update(dict(await (await conn.execute(SQL["slow"])).fetchall()))
             await asyncio.sleep(SAMPLE_S)
 
 
@@ -219,6 +222,10 @@ def _figures(seen: _Seen, rows: int, writers: int) -> list[Figure]:
         Figure("cutover/rows fed", "rows", (seen.rows,)),
         Figure("cutover/a writer found waiting for the cutover", f"of {seen.samples} samples", (seen.blocked,)),
         Figure("cutover/counters − ledger at the end", "", (float(seen.difference),)),
+    ]
+    figures += [
+        Figure(f"cutover/a writer of 50 ms waits for {event}", "writers seen", (n,))
+        for event, n in seen.slow.most_common()
     ]
     for name, (began, ended) in seen.phases.items():
         found = [ms for at, ms in seen.latencies if began <= at < ended] or [0.0]

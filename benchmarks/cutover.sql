@@ -36,6 +36,11 @@ select count(*) from pg_stat_activity w
 cross join lateral unnest(pg_blocking_pids(w.pid)) b(pid) join pg_stat_activity o on o.pid = b.pid
 where w.application_name = 'writer' and o.application_name <> 'writer'
 
+-- name: slow
+-- What writers wait for that have been in one statement for 50 ms: the processor, where it is nothing that PostgreSQL knows.
+select coalesce(w.wait_event_type || ' ' || w.wait_event, 'processor'), count(*) from pg_stat_activity w
+where w.application_name = 'writer' and w.state = 'active' and clock_timestamp() - w.query_start > interval '50 ms' group by 1
+
 -- name: sum_counters
 select sum(s.current_period_cost) from public.user_stats s
 

@@ -3,6 +3,8 @@
 # mypy: disable-error-code="comparison-overlap"
 # An amount is compared with the plain number of the text: Decimal(30) == 30.
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from meterbook import Book, MeterbookError
@@ -287,3 +289,48 @@ async def test_deleting_a_user_leaves_no_name(book: Book, database_url: str) -> 
         ("#" + str(query(database_url, "select id from meterbook.actor where external_id is null")[0][0]),)
     ]
     assert "gone" not in str(told)
+
+
+async def come_by_workspace(book: Book) -> None:
+    """Somebody else works in a workspace that the person pays for."""
+    await use(book, "x", "1", workspace="w")
+
+
+async def come_by_payer(book: Book) -> None:
+    """A workspace is given to the person to pay for."""
+    await book.put_workspace("w", payer="user:u")
+    await use(book, "u", "1")
+
+
+@pytest.mark.parametrize("status", ["active", "unpaid"])
+@pytest.mark.parametrize("come_by", [come_by_workspace, come_by_payer])
+async def test_a_cancellation_that_the_clock_takes_back_is_so_for_whoever_comes_by_first(
+    book: Book, clock: Clock, status: str, come_by: Callable[[Book], Awaitable[None]]
+) -> None:
+    """§12: both end on 07-01, so the person's goes on; 1 + 6 of 07-01 are in their P2, whatever was asked for first."""
+    await pays(book, "user:u")
+    await organization(book, "o", "u", cancel_at_period_end=True)
+    await pays(book, "organization:o", "team_6000", cancel_at_period_end=True, status=status)
+    await book.put_workspace("w", payer="user:u")
+    clock.now = utc(2026, 7, 1, 0, 1)
+    await come_by(book)
+    await book.sweep()
+    await use(book, "u", "6")
+    usage = await book.usage("user:u")
+    assert (await toggles(book), usage.period.kind, usage.total, usage.limit) == ([True, False], "dated", 7, 30)
+    assert (await book.check("u")).allowed
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+async def test_a_sweep_by_pages_takes_back_before_it_opens(
+    book: Book, clock: Clock, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """§12: the person's entity is on the first page, the person as an actor on a later one: P2 begins all the same."""
+    monkeypatch.setattr("meterbook.book.sweep.ENTITIES_PER_ROUND_MAX", at_once)
+    await use(book, "a", "0.5")
+    await pays(book, "user:u")
+    await organization(book, "o", "a", "u", cancel_at_period_end=True)
+    clock.now = utc(2026, 7, 1, 2)
+    await book.sweep()
+    await use(book, "u", "2")
+    assert (await book.usage("user:u")).period.kind == "dated"

@@ -1,10 +1,9 @@
 """The daily refresh: a use-it-or-lose-it allowance for each day of a period (BEHAVIOUR §6)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from types import MappingProxyType
 from typing import NamedTuple
 
 from meterbook.core.derivation import Derivation, amount_text
@@ -35,18 +34,16 @@ class DayRefresh(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What was refreshed in one period, with the days it came from; no days on a plan without a refresh."""
+    """What was refreshed in one period, with the cost of the days it came from, in order; none on a plan without a refresh."""
 
     per_day: Decimal
     total: Decimal
-    cost_by_day: Mapping[int, Decimal] = field(default_factory=dict)
+    costs: tuple[tuple[int, Decimal], ...] = ()
 
     @property
     def days(self) -> tuple[DayRefresh, ...]:
         """In their order. For those who are shown why; most callers only want to know how much."""
-        return tuple(
-            DayRefresh(day, cost, _of_day(cost, self.per_day)) for day, cost in sorted(self.cost_by_day.items())
-        )
+        return tuple(DayRefresh(day, cost, _of_day(cost, self.per_day)) for day, cost in self.costs)
 
     def derivation(self) -> Derivation:
         if not self.per_day:
@@ -63,7 +60,7 @@ def daily_refresh(cost_by_day: Mapping[int, Decimal], refresh_per_day: Decimal) 
     if not refresh_per_day:
         return Refresh(ZERO, ZERO)
     total = total_of(_of_day(cost, refresh_per_day) for cost in cost_by_day.values())
-    return Refresh(refresh_per_day, total, MappingProxyType(dict(cost_by_day)))
+    return Refresh(refresh_per_day, total, tuple(sorted(cost_by_day.items())))
 
 
 def _of_day(cost: Decimal, most: Decimal) -> Decimal:

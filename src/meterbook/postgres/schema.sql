@@ -76,6 +76,14 @@ CREATE DOMAIN meterbook.usage_source AS text
 CREATE DOMAIN meterbook.usage_time AS timestamp with time zone
 	CONSTRAINT usage_log_occurred_at_is_finite CHECK (((VALUE >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (VALUE < 'infinity'::timestamp with time zone)));
 
+CREATE FUNCTION meterbook.actors_of(entities bigint[]) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    AS $$
+  -- The users among these entities, as actors.
+  select coalesce(array_agg(a.id order by a.id), '{}') from meterbook.billing_entity e join meterbook.actor a on a.external_id = e.external_id
+  where e.id = any (entities) and e.kind = 'user'
+$$;
+
 CREATE FUNCTION meterbook.add_member(organization text, person text, role text DEFAULT 'member'::text, at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'meterbook', 'pg_temp'
@@ -291,7 +299,6 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
 declare
   moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
-  stale bigint[];
   payers bigint[];
   name text;
 begin
@@ -306,12 +313,9 @@ begin
   loop
     perform meterbook.person(name);
   end loop;
-  select array_agg(a.id) filter (where a.external_id = any (actors)), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment)
-  into known, stale    -- also of those who are named as entities: what an organization's end takes back keeps their own periods going
-  from meterbook.actor a where a.external_id = any (actors || array(select substr(e, 6) from unnest(entities) e where e like 'user:_%'));
-  if stale is not null then
-    perform meterbook.settle_payers(stale, moment);
-  end if;
+  known := array(select a.id from meterbook.actor a where a.external_id = any (actors));
+  perform meterbook.settle_due(known || meterbook.actors_of(array(
+    select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces) union select meterbook.entity_id_of(e) from unnest(entities) e)), moment);
   select array_agg(distinct id order by id) into payers from (
     select a.payer_id from meterbook.actor a where a.id = any (known)
     union select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces)
@@ -576,6 +580,7 @@ begin
   picked := array(select d.ctid from meterbook.usage_delta d limit deltas_max);      -- they stay: rows are never updated, and we alone delete
   behind := array(select * from meterbook.without_home(picked, moment));
   if behind <> '{}' then
+    perform meterbook.settle_due(meterbook.actors_of(behind), moment);
     perform meterbook.open_periods(behind, moment);
   end if;
   return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;
@@ -957,6 +962,7 @@ declare
   s meterbook.subscription;
   affected bigint[] := meterbook.lock_members_of(array[the_entity]);
 begin
+  perform meterbook.settle_due(affected, end_subscriptions.at);
   for s in select b.* from meterbook.subscription b
            where b.owner_id = the_entity and b.status not in ('canceled', 'incomplete_expired') order by b.id for update
   loop
@@ -1970,6 +1976,7 @@ declare
 begin
   select b.* into s from meterbook.subscription b where b.id = the_subscription;
   affected := meterbook.lock_members_of(array[s.owner_id]);
+  perform meterbook.settle_due(affected, moment);
   select b.* into s from meterbook.subscription b where b.id = the_subscription for update;
   perform from meterbook.billing_period p where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open'
   order by p.entity_id, p.id for no key update;
@@ -2207,9 +2214,7 @@ CREATE FUNCTION meterbook.pass_clocks(entities bigint[], actors bigint[], at tim
 -- What the clock alone changes: who pays, and the periods that open.
 begin
   perform meterbook.permitted(at);
-  if cardinality(actors) > 0 then
-    perform meterbook.settle_payers(actors, at);
-  end if;
+  perform meterbook.settle_due(actors || meterbook.actors_of(entities), at);
   if cardinality(entities) > 0 then
     perform meterbook.open_periods(entities, at);
   end if;
@@ -2437,9 +2442,7 @@ declare
 begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
-  if exists (select from meterbook.actor a where a.id = any (affected) and a.payer_until <= moment) then
-    perform meterbook.settle_payers(affected, moment);      -- what the clock has changed comes before what is said now
-  end if;
+  perform meterbook.settle_due(affected, moment);
   perform from meterbook.subscription b where b.owner_id in (known.owner_id, owner_id) or b.id = put_subscription.id order by b.id for update;
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
@@ -2505,6 +2508,7 @@ declare
   moment   timestamptz := coalesce(meterbook.permitted(put_workspace.at), clock_timestamp());
   payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
 begin
+  perform meterbook.settle_due(meterbook.actors_of(array[payer_id]), moment);
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then
@@ -2742,10 +2746,12 @@ declare
   waiting   json;
   elsewhere boolean;
 begin
-  select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
-  from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
-        where d.entity_id = the_entity group by d.period_id, d.day) w;
-  if elsewhere or is_closed then
+  if not is_closed then
+    select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
+    from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
+          where d.entity_id = the_entity group by d.period_id, d.day) w;
+  end if;
+  if is_closed or elsewhere then
     waiting := (select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries))
                 from (select p.day, sum(p.amount) as amount, sum(p.entries) as entries
                       from meterbook.pending_of(the_entity, the_period, recorded_days.at) p group by p.day) w);
@@ -3069,6 +3075,18 @@ begin
   return freed;
 end $$;
 
+CREATE FUNCTION meterbook.settle_due(actors bigint[], at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+-- What the clock has changed comes before what is said now, and before periods are opened: what an organization's end takes back keeps the own
+-- periods going, which else would have ended.
+declare due bigint[] := array(select a.id from meterbook.actor a where a.id = any (actors) and a.payer_until <= at order by a.id);
+begin
+  if due <> '{}' then
+    perform meterbook.settle_payers(due, at);
+  end if;
+end $$;
+
 CREATE FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3198,7 +3216,7 @@ declare
   taken boolean := false;
 begin
   for s in
-    select b.id, b.owner_id
+    select b.id, b.owner_id, b.ended_at
     from meterbook.actor a
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
@@ -3213,6 +3231,7 @@ begin
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
+    update meterbook.period_clock c set due_at = at where c.entity_id = s.owner_id and s.ended_at <= at and c.due_at > at;    -- somebody saw it ended
     perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
     taken := true;
   end loop;
@@ -4761,6 +4780,8 @@ GRANT USAGE ON SCHEMA meterbook TO meterbook_reader;
 GRANT USAGE ON SCHEMA meterbook TO meterbook_importer;
 GRANT USAGE ON SCHEMA meterbook TO meterbook_keeper;
 
+REVOKE ALL ON FUNCTION meterbook.actors_of(entities bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.add_member(organization text, person text, role text, at timestamp with time zone) TO meterbook_importer;
@@ -5274,6 +5295,8 @@ GRANT ALL ON FUNCTION meterbook.set_seats(the_subscription text, the_seats integ
 REVOKE ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_writer;
 GRANT ALL ON FUNCTION meterbook.settle_at_stripe(reference text, outcome text, settled_at timestamp with time zone) TO meterbook_importer;
+
+REVOKE ALL ON FUNCTION meterbook.settle_due(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION meterbook.settle_payers(actors bigint[], at timestamp with time zone) FROM PUBLIC;
 

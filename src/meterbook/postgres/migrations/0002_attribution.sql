@@ -92,6 +92,24 @@ begin
   end if;
 end $$;
 
+create function meterbook.actors_of(entities bigint[]) returns bigint[]
+language sql stable as $$
+  -- The users among these entities, as actors.
+  select coalesce(array_agg(a.id order by a.id), '{}') from meterbook.billing_entity e join meterbook.actor a on a.external_id = e.external_id
+  where e.id = any (entities) and e.kind = 'user'
+$$;
+
+create function meterbook.settle_due(actors bigint[], at timestamptz) returns void
+language plpgsql as $$
+-- What the clock has changed comes before what is said now, and before periods are opened: what an organization's end takes back keeps the own
+-- periods going, which else would have ended.
+declare due bigint[] := array(select a.id from meterbook.actor a where a.id = any (actors) and a.payer_until <= at order by a.id);
+begin
+  if due <> '{}' then
+    perform meterbook.settle_payers(due, at);
+  end if;
+end $$;
+
 create function meterbook.lock_members_of(entities bigint[], joining bigint[] default '{}') returns bigint[]
 language plpgsql as $$
 -- Locks entities against changes of their membership and gives the actors whose payer depends on them, with those who are joining: all of a
@@ -277,7 +295,6 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 declare
   moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
-  stale bigint[];
   payers bigint[];
   name text;
 begin
@@ -292,12 +309,9 @@ begin
   loop
     perform meterbook.person(name);
   end loop;
-  select array_agg(a.id) filter (where a.external_id = any (actors)), array_agg(a.id) filter (where a.payer_id is null or a.payer_until <= moment)
-  into known, stale    -- also of those who are named as entities: what an organization's end takes back keeps their own periods going
-  from meterbook.actor a where a.external_id = any (actors || array(select substr(e, 6) from unnest(entities) e where e like 'user:_%'));
-  if stale is not null then
-    perform meterbook.settle_payers(stale, moment);
-  end if;
+  known := array(select a.id from meterbook.actor a where a.external_id = any (actors));
+  perform meterbook.settle_due(known || meterbook.actors_of(array(
+    select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces) union select meterbook.entity_id_of(e) from unnest(entities) e)), moment);
   select array_agg(distinct id order by id) into payers from (
     select a.payer_id from meterbook.actor a where a.id = any (known)
     union select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces)

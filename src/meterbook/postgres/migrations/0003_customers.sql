@@ -142,9 +142,7 @@ declare
 begin
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   affected := meterbook.lock_members_of(array_remove(array[known.owner_id, owner_id], null));
-  if exists (select from meterbook.actor a where a.id = any (affected) and a.payer_until <= moment) then
-    perform meterbook.settle_payers(affected, moment);      -- what the clock has changed comes before what is said now
-  end if;
+  perform meterbook.settle_due(affected, moment);
   perform from meterbook.subscription b where b.owner_id in (known.owner_id, owner_id) or b.id = put_subscription.id order by b.id for update;
   select b.* into known from meterbook.subscription b where b.id = put_subscription.id;
   -- What the clock has to open begins with what was in force until now: as if somebody had come by at each start. Locks in their order.
@@ -298,6 +296,7 @@ declare
   moment   timestamptz := coalesce(meterbook.permitted(put_workspace.at), clock_timestamp());
   payer_id bigint := case when put_workspace.payer is not null then meterbook.owner_entity(put_workspace.payer) end;
 begin
+  perform meterbook.settle_due(meterbook.actors_of(array[payer_id]), moment);
   insert into meterbook.workspace (external_id, payer_id) values (put_workspace.workspace, payer_id)
   on conflict (external_id) do update set payer_id = excluded.payer_id;
   if payer_id is not null then

@@ -49,6 +49,7 @@ begin
   picked := array(select d.ctid from meterbook.usage_delta d limit deltas_max);      -- they stay: rows are never updated, and we alone delete
   behind := array(select * from meterbook.without_home(picked, moment));
   if behind <> '{}' then
+    perform meterbook.settle_due(meterbook.actors_of(behind), moment);
     perform meterbook.open_periods(behind, moment);
   end if;
   return query select f.entity_id, f.deltas from meterbook.fold_deltas(picked, moment, descriptions_max) f;

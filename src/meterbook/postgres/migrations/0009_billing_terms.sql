@@ -44,10 +44,12 @@ declare
   waiting   json;
   elsewhere boolean;
 begin
-  select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
-  from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
-        where d.entity_id = the_entity group by d.period_id, d.day) w;
-  if elsewhere or is_closed then
+  if not is_closed then
+    select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries)), bool_or(w.period_id <> the_period) into waiting, elsewhere
+    from (select d.period_id, d.day, sum(d.amount) as amount, sum(d.entries) as entries from meterbook.usage_delta d
+          where d.entity_id = the_entity group by d.period_id, d.day) w;
+  end if;
+  if is_closed or elsewhere then
     waiting := (select json_agg(json_build_array(coalesce(w.day::text, ''), w.amount::text, w.entries))
                 from (select p.day, sum(p.amount) as amount, sum(p.entries) as entries
                       from meterbook.pending_of(the_entity, the_period, recorded_days.at) p group by p.day) w);
@@ -505,7 +507,7 @@ declare
   taken boolean := false;
 begin
   for s in
-    select b.id, b.owner_id
+    select b.id, b.owner_id, b.ended_at
     from meterbook.actor a
     join meterbook.billing_entity own on own.kind = 'user' and own.external_id = a.external_id
     join meterbook.subscription b on b.owner_id = own.id and b.cancelled_by_us and b.status not in ('canceled', 'incomplete_expired')
@@ -520,6 +522,7 @@ begin
     order by b.id for no key update of b
   loop
     update meterbook.subscription b set cancel_at_period_end = false, cancelled_by_us = false, ended_at = null where b.id = s.id;
+    update meterbook.period_clock c set due_at = at where c.entity_id = s.owner_id and s.ended_at <= at and c.due_at > at;    -- somebody saw it ended
     perform meterbook.tell_cancellation(s.owner_id, s.id, false, at);
     taken := true;
   end loop;

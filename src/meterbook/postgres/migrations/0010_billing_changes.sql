@@ -90,9 +90,7 @@ language plpgsql security definer set search_path = meterbook, pg_temp set lock_
 -- What the clock alone changes: who pays, and the periods that open.
 begin
   perform meterbook.permitted(at);
-  if cardinality(actors) > 0 then
-    perform meterbook.settle_payers(actors, at);
-  end if;
+  perform meterbook.settle_due(actors || meterbook.actors_of(entities), at);
   if cardinality(entities) > 0 then
     perform meterbook.open_periods(entities, at);
   end if;
@@ -105,6 +103,7 @@ declare
   s meterbook.subscription;
   affected bigint[] := meterbook.lock_members_of(array[the_entity]);
 begin
+  perform meterbook.settle_due(affected, end_subscriptions.at);
   for s in select b.* from meterbook.subscription b
            where b.owner_id = the_entity and b.status not in ('canceled', 'incomplete_expired') order by b.id for update
   loop

@@ -190,6 +190,7 @@ declare
 begin
   select b.* into s from meterbook.subscription b where b.id = the_subscription;
   affected := meterbook.lock_members_of(array[s.owner_id]);
+  perform meterbook.settle_due(affected, moment);
   select b.* into s from meterbook.subscription b where b.id = the_subscription for update;
   perform from meterbook.billing_period p where p.entity_id = s.owner_id and p.subscription_id = s.id and p.state = 'open'
   order by p.entity_id, p.id for no key update;
