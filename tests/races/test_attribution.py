@@ -9,7 +9,7 @@ import pytest
 
 from meterbook.book import Book
 from tests.conftest import Clock
-from tests.ledger import P1, P2
+from tests.ledger import P1, P2, query
 from tests.races.playing import Connection, connected, insist, rows, said
 from tests.races.test_keys import deadlocks, until_blocked
 
@@ -32,6 +32,7 @@ async def test_a_subscription_that_begins_during_first_contact_is_not_overlooked
     the subscription's period, not to the free one for ever.
     """
     await book.put_workspace("w1", payer="user:ada")
+    query(database_url, "update meterbook.actor set payer_id = null, payer_until = '-infinity'")
     clock.now = clock.now.replace(year=2027)
     async with connected(database_url) as conn:
         await put_subscription(conn, clock, window=(clock.now - timedelta(days=3), clock.now + timedelta(days=27)))

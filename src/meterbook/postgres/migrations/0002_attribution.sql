@@ -103,7 +103,7 @@ create function meterbook.settle_due(actors bigint[], at timestamptz) returns vo
 language plpgsql as $$
 -- What the clock has changed comes before what is said now, and before periods are opened: what an organization's end takes back keeps the own
 -- periods going, which else would have ended.
-declare due bigint[] := array(select a.id from meterbook.actor a where a.id = any (actors) and a.payer_until <= at order by a.id);
+declare due bigint[] := array(select a.id from meterbook.actor a where a.id = any (actors) and (a.payer_id is null or a.payer_until <= at) order by a.id);
 begin
   if due <> '{}' then
     perform meterbook.settle_payers(due, at);
