@@ -28,9 +28,7 @@ class UsageReport:
     """
 
     facts: PeriodFacts
-    count: int
     total: Decimal
-    given_back: Decimal
     by_day: Mapping[int, Decimal]
     figure: Overage
     standing: Standing
@@ -57,6 +55,14 @@ class UsageReport:
     @property
     def period(self) -> Period:
         return self.facts.period
+
+    @property
+    def count(self) -> int:
+        return self.facts.entries
+
+    @property
+    def given_back(self) -> Decimal:
+        return self.facts.given_back
 
     @property
     def baseline(self) -> Decimal:
@@ -120,9 +126,7 @@ def report(facts: PeriodFacts, plan: Plan) -> UsageReport:
     )
     return UsageReport(
         facts,
-        facts.entries,
         EXACT.add(counted, facts.given_back),
-        facts.given_back,
         MappingProxyType(by_day),
         figure,
         standing(figure.effective.amount, limit),

@@ -1,15 +1,14 @@
 """Records entries, all or nothing, in the transaction of the connection (BEHAVIOUR §3)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 
 from psycopg import AsyncConnection
 
 from meterbook.core.entries import Entry
-from meterbook.core.money import EXACT, ZERO
+from meterbook.core.money import total_of
 from meterbook.core.recorded import WRITTEN, Answer, Recorded, recorded_entry
 from meterbook.errors import (
     AttributionUnavailable,
@@ -128,5 +127,4 @@ def recorded(answers: Sequence[Answer]) -> Recorded:
     """The reply to a call of which nothing was refused."""
     inserted = [answer.amount for answer in answers if answer.outcome == "inserted"]
     replayed = sum([answer.outcome == "replayed" for answer in answers])
-    add: Callable[[Decimal, Decimal], Decimal] = EXACT.add
-    return Recorded(len(inserted), replayed, reduce(add, inserted, ZERO), tuple([recorded_entry(a) for a in answers]))
+    return Recorded(len(inserted), replayed, total_of(inserted), tuple([recorded_entry(a) for a in answers]))

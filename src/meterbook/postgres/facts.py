@@ -45,11 +45,11 @@ def facts_of(said: Mapping[str, Any]) -> PeriodFacts:
 
 def _recorded(days: tuple[list[Any] | None, list[Any] | None]) -> tuple[dict[str, Decimal], int]:
     """Amounts by day, folded and waiting ones together, and how many entries they are."""
-    folded, waiting = days
-    by_day = {day: Decimal(amount) for day, amount, _ in folded or ()}
-    for day, amount, _ in waiting or ():
+    folded, waiting = (part or () for part in days)
+    by_day = {day: Decimal(amount) for day, amount, _ in folded}
+    for day, amount, _ in waiting:
         by_day[day] = EXACT.add(by_day.get(day, ZERO), Decimal(amount))
-    return by_day, sum(entries for _, _, entries in (*(folded or ()), *(waiting or ())))
+    return by_day, sum(entries for _, _, entries in (*folded, *waiting))
 
 
 def period_of(said: Mapping[str, Any]) -> Period:

@@ -299,6 +299,7 @@ CREATE FUNCTION meterbook.attribute(actors text[], entities text[] DEFAULT '{}':
 declare
   moment timestamptz := coalesce(meterbook.permitted(attribute.at), clock_timestamp());
   known bigint[];
+  named bigint[];
   payers bigint[];
   name text;
 begin
@@ -314,12 +315,10 @@ begin
     perform meterbook.person(name);
   end loop;
   known := array(select a.id from meterbook.actor a where a.external_id = any (actors));
-  perform meterbook.settle_due(known || meterbook.actors_of(array(
-    select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces) union select meterbook.entity_id_of(e) from unnest(entities) e)), moment);
+  named := array(select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces) union select meterbook.entity_id_of(e) from unnest(entities) e);
+  perform meterbook.settle_due(known || meterbook.actors_of(named), moment);
   select array_agg(distinct id order by id) into payers from (
-    select a.payer_id from meterbook.actor a where a.id = any (known)
-    union select w.payer_id from meterbook.workspace w where w.external_id = any (workspaces)
-    union select meterbook.entity_id_of(e) from unnest(entities) e) as p(id)
+    select a.payer_id from meterbook.actor a where a.id = any (known) union select unnest(named)) as p(id)
   where id is not null and not exists (select from meterbook.period_clock c where c.entity_id = p.id and c.due_at > moment);
   if payers is not null then
     perform meterbook.open_periods(payers, moment);
@@ -1763,8 +1762,7 @@ declare affected bigint[];
 begin
   perform from meterbook.billing_entity e where e.id = any (entities) order by e.id for no key update;
   select coalesce(array_agg(id order by id), '{}') into affected from (
-    select a.id from meterbook.billing_entity e join meterbook.actor a on a.external_id = e.external_id
-    where e.id = any (entities) and e.kind = 'user'
+    select unnest(meterbook.actors_of(entities))
     union
     select m.actor_id from meterbook.member m where m.organization_id = any (entities) and m.left_at is null
     union
